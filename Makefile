@@ -1,0 +1,41 @@
+# `make` lists the targets. Everything runs in .venv, which is set up once.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   ?= demo
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format bench wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.done: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.done ## make .venv and install the package with its development tools
+
+demo: setup ## from nothing to a trained, scored network: synthesize, train, evaluate, report
+	$(BIN)/qefpn train experiment=demo data.root=$(DEMO)/data hydra.run.dir=$(DEMO)/run
+
+test: setup ## the tests that take seconds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-all: setup ## all tests, the slow ones too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: setup ## ruff, mypy and the direction of imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: setup ## let ruff format and fix the code
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: setup ## the benchmarks, as ratios measured side by side
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+wheel: setup ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean: ## remove what was built, the demo and .venv
+	rm -rf $(VENV) build dist $(DEMO) src/*.egg-info .mypy_cache .ruff_cache .import_linter_cache

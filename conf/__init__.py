@@ -1,0 +1,1 @@
+"""The Hydra configuration groups, shipped inside the wheel as qefpn.conf."""

@@ -1,0 +1,54 @@
+"""Names to classes: a solver, filter, loss or data set is added by one new file and one new config."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Any)
+
+
+class Registry(Generic[T]):
+    """Entries of one kind by name.
+
+    Args:
+        kind: what the entries are, for error messages ("solver", "edge filter").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Decorator that files a class or function under ``name``; a name taken twice is a ``ValueError``."""
+
+        def decorate(entry: C) -> C:
+            if name in self._entries:
+                raise ValueError(f"the {self.kind} {name!r} is registered twice")
+            self._entries[name] = entry
+            return entry
+
+        return decorate
+
+    def get(self, name: str) -> T:
+        """The entry called ``name``. ``ValueError`` names what exists and what is close to it."""
+        if name in self._entries:
+            return self._entries[name]
+        close = difflib.get_close_matches(str(name), self.names(), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown {self.kind} {name!r}{hint}; there are: {', '.join(self.names())}")
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._entries)
+
+
+def import_submodules(package: str) -> None:
+    """Import every module directly inside ``package``, so that their ``register`` calls run."""
+    module = importlib.import_module(package)
+    for info in pkgutil.iter_modules(module.__path__):
+        importlib.import_module(f"{package}.{info.name}")
