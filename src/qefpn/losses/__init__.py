@@ -1,0 +1,28 @@
+"""Objectives for saliency maps, and the differentiable edge extractor."""
+
+from __future__ import annotations
+
+from qefpn.losses.base import LOSSES, SaliencyLoss, build_loss
+from qefpn.losses.extractor import EdgeExtractor, edges
+from qefpn.losses.functional import (
+    boundary_iou_loss,
+    edge_cross_entropy,
+    iou_loss,
+    mask_cross_entropy,
+    ssim_loss,
+)
+from qefpn.losses.kernels import EDGE_FILTERS
+
+__all__ = [
+    "EDGE_FILTERS",
+    "LOSSES",
+    "EdgeExtractor",
+    "SaliencyLoss",
+    "boundary_iou_loss",
+    "build_loss",
+    "edge_cross_entropy",
+    "edges",
+    "iou_loss",
+    "mask_cross_entropy",
+    "ssim_loss",
+]

@@ -1,0 +1,1 @@
+"""One module an objective; every module here is imported when the registry is first read."""
