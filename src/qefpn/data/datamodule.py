@@ -1,0 +1,361 @@
+"""The LightningDataModule: from names of data sets to batches."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from qefpn.data.cache import PictureCache, cpu_count
+from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train, limit_threads
+from qefpn.data.integrity import Progress
+from qefpn.data.layouts import Pair
+from qefpn.data.resume import ResumableLoader, resume_position
+from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler
+from qefpn.data.splits import default_scales, hold_out
+from qefpn.data.survey import DataReport, SetReport, load_set, make_report
+from qefpn.data.transforms import TestTransform, TrainTransform
+from qefpn.errors import UserError
+
+__all__ = ["SaliencyDataModule"]
+
+log = logging.getLogger(__name__)
+
+
+class SaliencyDataModule(pl.LightningDataModule):
+    """Training, validation and test sets.
+
+    A set is a published one ("DUTS-TR"), a folder or zip below ``root``, or an absolute path; ``root`` may
+    itself be the set (:func:`qefpn.data.survey.locate`). Every picture is checked before training
+    (:func:`qefpn.data.integrity.check_pairs`).
+
+    Training batches: ``image`` float32 (B, 3, S, S), ImageNet-normalised, ``mask`` float32 (B, 1, S, S) in
+    [0, 1], ``name`` and ``dataset`` lists of B strings, ``index`` int64 (B,); S differs from batch to batch.
+    Validation and test batches: ``image`` (B, 3, image_size, image_size); ``mask`` a list of uint8 (H_i, W_i)
+    at their own sizes and ``size`` their (H_i, W_i). There is one test loader a set, in the order of
+    ``test_names``.
+
+    The trainer must not replace the samplers: ``Trainer(use_distributed_sampler=False)``.
+
+    Args:
+        root: folder of the data sets, or one data set (folder or zip).
+        train: sets to train on; None: ``root`` itself.
+        test: sets to test on; None: a share of the training pictures, held out; empty: none.
+        batch_size: pictures in a training batch, over all devices together.
+        num_workers: loader processes a device; None: what suits the machine.
+        image_size: side to which test pictures are resized.
+        scales: sides of training pictures, one drawn a batch; None: the paper's five in proportion to
+            ``image_size``.
+        crop, flip, augment: see :class:`TrainTransform`.
+        val_fraction: share of the training pictures held out for validation, by name; 0 is the paper's
+            recipe.
+        val_limit: at most so many of them.
+        test_fraction: share of the training pictures held out for testing where ``test`` is None.
+        on_error: ``"fail"`` or ``"skip"`` when files are unusable.
+        blank_masks: ``"error"`` or ``"keep"``: training masks that are empty or all foreground.
+        cache: ``"ram"`` keeps the training pictures decoded in memory, ``"none"`` reads them each time.
+        cache_size: longest side kept in memory (each side on its own), in pixels; None keeps them whole.
+        lists: list file a set.
+        layout: ``"PICTURES/MASKS"``, for folder names that are not recognised.
+        eval_batch_size: pictures in a validation or test batch, a device; None: a device's share of
+            ``batch_size``.
+        findings_file: CSV for all findings; None: in the cache folder.
+        seed: of order, sizes and augmentation.
+        progress: called as ``progress(what, done, total)`` while checking and decoding.
+
+    Raises:
+        UserError: a value that is impossible, in one line that names its key.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        *,
+        train: Sequence[str] | str | None = ("DUTS-TR",),
+        test: Sequence[str] | str | None = ("ECSSD", "DUTS-TE", "DUT-OMRON", "PASCAL-S", "HKU-IS"),
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        image_size: int = 352,
+        scales: Sequence[int] | None = None,
+        crop: float = 0.125,
+        flip: float = 0.5,
+        augment: Sequence[Mapping[str, Any]] | None = None,
+        val_fraction: float = 0.05,
+        val_limit: int | None = None,
+        test_fraction: float = 0.1,
+        on_error: str = "fail",
+        blank_masks: str = "error",
+        cache: str = "none",
+        cache_size: int | None = None,
+        lists: Mapping[str, str] | None = None,
+        layout: str | None = None,
+        eval_batch_size: int | None = None,
+        findings_file: str | Path | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__()
+        # With fewer pictures than devices some have none, and must not get those of others a second time.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        if root is None:
+            raise UserError("data.root is not set; give the folder of the data sets (data.root=DIR)")
+        self.root = Path(root).expanduser()
+        self.train_sets = (
+            None if train is None else [train] if isinstance(train, str) else [str(n) for n in train]
+        )
+        self.test_sets = None if test is None else [test] if isinstance(test, str) else [str(n) for n in test]
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.image_size = image_size
+        self.scales = default_scales(image_size) if scales is None else tuple(int(size) for size in scales)
+        self.val_fraction, self.val_limit, self.test_fraction = val_fraction, val_limit, test_fraction
+        self.on_error, self.blank_masks = on_error, blank_masks
+        self.cache, self.cache_size = cache, cache_size
+        self.lists = dict(lists or {})
+        self.layout = layout
+        self.eval_batch_size = eval_batch_size
+        self.findings_file = findings_file
+        self.seed = seed
+        self.progress = progress
+        self._validate()
+        self.train_transform = TrainTransform(crop=crop, flip=flip, augment=augment, seed=seed)
+        self._report: DataReport | None = None
+        self._found_training = False
+        self.train_pairs: tuple[Pair, ...] = ()
+        self.val_pairs: tuple[Pair, ...] = ()
+        self.test_pairs: dict[str, tuple[Pair, ...]] = {}
+        self._train_shapes: list[tuple[int, int]] = []
+        self.train_set: SaliencyDataset | None = None
+
+    def _validate(self) -> None:
+        for key, value, least in (
+            ("batch_size", self.batch_size, 1),
+            ("image_size", self.image_size, 32),
+            ("num_workers", self.num_workers, 0),
+            ("eval_batch_size", self.eval_batch_size, 1),
+            ("val_limit", self.val_limit, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"data.{key} must be at least {least}, got {value}")
+        if not self.scales or min(self.scales) < 32:
+            raise UserError(f"data.scales needs sizes of at least 32 pixels, got {list(self.scales)}")
+        for key, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
+            if not 0.0 <= share < 1.0:
+                raise UserError(f"data.{key} is a share in [0, 1), got {share}")
+        for key, choice, choices in (
+            ("on_error", self.on_error, ("fail", "skip")),
+            ("blank_masks", self.blank_masks, ("error", "keep")),
+            ("cache", self.cache, ("none", "ram")),
+        ):
+            if choice not in choices:
+                raise UserError(f"data.{key} is one of {', '.join(choices)}; got {choice!r}")
+        if self.cache_size is not None and self.cache_size < max(self.scales):
+            raise UserError(
+                f"data.cache_size={self.cache_size} is smaller than the largest of data.scales, "
+                f"{max(self.scales)}: pictures would be enlarged again"
+            )
+        if self.train_sets is not None and not self.train_sets:
+            raise UserError(
+                "data.train is empty; name a data set, or null for the pictures at data.root itself"
+            )
+
+    @property
+    def test_names(self) -> list[str]:
+        """Names of the test sets, in the order of the test loaders."""
+        return list(self.test_pairs)
+
+    # ------------------------------------------------------------------ finding and checking
+
+    def report(self) -> DataReport:
+        """What was found: all sets, or the test sets alone after ``setup("test")``.
+
+        Raises:
+            UserError: a set is not there; it has unusable files and ``on_error`` is ``"fail"``; or nothing is
+            left.
+        """
+        if self._report is None:
+            self._find(training=True)
+        assert self._report is not None
+        return self._report
+
+    def prepare_data(self) -> None:
+        """Check everything on one process; the others then find the verdicts stored."""
+        trainer = self.trainer
+        self._find(training=trainer is None or trainer.state.fn not in ("test", "predict"))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find and split the sets, and for fitting fill the cache. Testing asks for the test sets alone: the
+        training pictures need not be there."""
+        self._find(training=stage not in ("test", "predict"))
+        limit_threads()
+        if stage in (None, "fit") and self.train_set is None:
+            decoded = None
+            if self.cache == "ram":
+                decoded = PictureCache(
+                    self.train_pairs, self._train_shapes, limit=self.cache_size, progress=self.progress
+                )
+                log.info("%d pictures in memory, %.2f GiB", len(decoded), decoded.nbytes / 2**30)
+            self.train_set = SaliencyDataset(
+                self.train_pairs, transform=self.train_transform, cache=decoded, size=max(self.scales)
+            )
+
+    def _load(self, name: str | None, role: str) -> SetReport:
+        return load_set(
+            self.root,
+            name,
+            role=role,
+            list_file=self.lists.get(name or ""),
+            layout=self.layout,
+            blank_masks=self.blank_masks,
+            progress=self.progress,
+        )
+
+    def _own_split(self) -> tuple[list[str | None], list[str] | None]:
+        """The names to load; a root of one's own with folders train/ and test/ is split as they say."""
+        if self.train_sets is not None:
+            return list(self.train_sets), self.test_sets
+        if self.test_sets is None and self.root.is_dir():
+            children = {child.name.lower(): child.name for child in self.root.iterdir() if child.is_dir()}
+            trains = [children[key] for key in ("train", "training") if key in children]
+            tests = [
+                children[key] for key in ("test", "testing", "val", "valid", "validation") if key in children
+            ]
+            if trains and tests:
+                return [trains[0]], [tests[0]]
+        return [None], self.test_sets
+
+    def _find(self, training: bool) -> None:
+        if self._report is not None and (self._found_training or not training):
+            return
+        train_names, test_names = self._own_split()
+        training = training or test_names is None  # what is held out for testing is part of the training set
+        trained = [self._load(name, "train") for name in train_names] if training else []
+        tested = [self._load(name, "test") for name in test_names or ()]
+        report = make_report(self.root, [*trained, *tested], self.findings_file)
+        for line in report.lines():
+            log.info(line)
+        if self.on_error == "fail":
+            report.raise_for_errors()
+        if report.findings:
+            log.warning(
+                "%d findings in the data, of which %d left out (data.on_error=%s); all of them: %s",
+                len(report.findings),
+                sum(one.found - len(one.usable) for one in report.sets),
+                self.on_error,
+                report.findings_file or "not written, no cache folder",
+            )
+        for one in report.sets:
+            if not len(one.usable):
+                raise UserError(f"nothing usable is left of {one.name} at {one.path}: {one.line()}")
+        self._split(trained, tested)
+        self._report, self._found_training = report, training
+
+    def _split(self, trained: Sequence[SetReport], tested: Sequence[SetReport]) -> None:
+        pairs = [pair for one in trained for pair in one.usable]
+        shapes = [shape for one in trained for shape in one.sizes]
+        self.test_pairs = {}
+        for one in tested:
+            title = one.name
+            while title in self.test_pairs:  # two folders of one name
+                title += "'"
+            self.test_pairs[title] = one.usable.items
+        if not trained:
+            return
+        if self.test_sets is None and not tested:
+            held = hold_out(pairs, self.test_fraction, None, "test")
+            if held:
+                self.test_pairs[trained[0].name] = tuple(pairs[i] for i in sorted(held))
+            pairs, shapes = _without(pairs, held), _without(shapes, held)
+        seen = {str(pair.image) for pair in pairs}
+        shared = sum(str(pair.image) in seen for test in self.test_pairs.values() for pair in test)
+        if shared:
+            log.warning(
+                "%d test pictures are training pictures too: their scores say nothing about new ones", shared
+            )
+        held = hold_out(pairs, self.val_fraction, self.val_limit, "validation")
+        self.val_pairs = tuple(pairs[i] for i in sorted(held))
+        self.train_pairs = tuple(_without(pairs, held))
+        self._train_shapes = _without(shapes, held)
+        if not self.train_pairs:
+            raise UserError("no training pictures are left; add pictures, or lower data.test_fraction")
+
+    # ------------------------------------------------------------------ loaders
+
+    def _ranks(self) -> tuple[int, int]:
+        trainer = self.trainer
+        if trainer is not None:
+            return trainer.global_rank, trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    def _workers(self, world_size: int) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        processors = cpu_count() // max(1, min(world_size, torch.cuda.device_count() or world_size))
+        if self.cache == "ram" and processors <= 2:
+            return 0
+        return min(8, max(1, processors - 1))
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Batches of the training pictures; goes on where a resumed run stopped."""
+        if self.train_set is None:
+            self.setup("fit")
+        assert self.train_set is not None
+        rank, world_size = self._ranks()
+        sampler = MultiScaleBatchSampler(
+            len(self.train_set),
+            self.batch_size,
+            self.scales,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        if self.trainer is not None:
+            sampler.resume(*resume_position(self.trainer, len(sampler)))
+        workers = self._workers(world_size)
+        return ResumableLoader(
+            self.train_set,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate_train,
+            worker_init_fn=limit_threads,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+        )
+
+    def _eval_loader(self, pairs: Sequence[Pair]) -> DataLoader[dict[str, Any]]:
+        rank, world_size = self._ranks()
+        return DataLoader(
+            SaliencyDataset(pairs, transform=TestTransform(self.image_size)),
+            batch_size=self.eval_batch_size or max(1, self.batch_size // world_size),
+            sampler=ShardSampler(len(pairs), rank=rank, world_size=world_size),
+            num_workers=self._workers(world_size),
+            collate_fn=collate_test,
+            worker_init_fn=limit_threads,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
+        """The held-out share; an empty list where there is none."""
+        self._find(training=True)
+        if not self.val_pairs:
+            warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
+            return []
+        return self._eval_loader(self.val_pairs)
+
+    def test_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
+        """One loader a test set, in the order of ``test_names``."""
+        self._find(training=False)
+        return [self._eval_loader(pairs) for pairs in self.test_pairs.values()]
+
+
+def _without(items: Sequence[Any], positions: set[int]) -> list[Any]:
+    return [item for position, item in enumerate(items) if position not in positions]

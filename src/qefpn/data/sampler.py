@@ -1,0 +1,149 @@
+"""Which picture goes into which batch, at which size: pure functions of (seed, epoch, batch number)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from qefpn.errors import UserError
+
+__all__ = ["MultiScaleBatchSampler", "SampleKey", "ShardSampler", "batch_scale", "epoch_order"]
+
+_ORDER, _SCALE = 0x0DE5, 0x5CA1E  # two streams of random numbers out of one seed
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """What a worker needs to make one training sample: nothing else, worker state least of all.
+
+    Attributes:
+        index: position in the data set.
+        epoch: epoch that the sample belongs to (seeds its augmentation).
+        size: side of the square it is resized to, in pixels; the same for its whole batch.
+    """
+
+    index: int
+    epoch: int
+    size: int
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of ``range(count)`` (int64) in which epoch ``epoch`` visits the pictures."""
+    return np.random.default_rng([_ORDER, seed, epoch]).permutation(count)
+
+
+def batch_scale(scales: Sequence[int], seed: int, epoch: int, batch: int) -> int:
+    """The size of batch number ``batch`` of epoch ``epoch``: one of ``scales``, equal on every rank."""
+    if len(scales) == 1:
+        return int(scales[0])
+    return int(scales[int(np.random.default_rng([_SCALE, seed, epoch, batch]).integers(len(scales)))])
+
+
+class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
+    """Batches of :class:`SampleKey` for one rank.
+
+    Global batch ``b`` of an epoch holds the pictures ``order[b·B : (b+1)·B]``; rank r takes every
+    ``world_size``-th of them from r on. The ranks together cover the global batch, which does not depend on
+    how many ranks there are. The last, incomplete batch of an epoch is left out (other pictures each epoch);
+    a set smaller than one batch makes one batch of all it has.
+
+    Args:
+        count: pictures in the data set.
+        batch_size: pictures in a batch, over all ranks together.
+        scales: sizes to draw from, in pixels.
+        seed: with the epoch decides order and sizes.
+        rank, world_size: this process and how many there are.
+        shuffle: False visits the pictures in their order.
+
+    Raises:
+        UserError: ``batch_size`` is no multiple of ``world_size``, or there are too few pictures for the
+        ranks.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        scales: Sequence[int],
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"data.batch_size must be at least 1, got {batch_size}")
+        if batch_size % world_size:
+            nearest = max(1, round(batch_size / world_size)) * world_size
+            raise UserError(
+                f"data.batch_size={batch_size} is the batch of all devices together and must be a multiple "
+                f"of their number, {world_size}; the nearest is {nearest}"
+            )
+        if count < world_size:
+            raise UserError(f"{count} training pictures do not go round {world_size} devices")
+        self.count = count
+        self.batch_size = min(batch_size, count - count % world_size)
+        self.scales = tuple(int(size) for size in scales)
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.shuffle = shuffle
+        self.epoch = 0
+        self._resume = (0, 0)
+
+    @property
+    def sampler(self) -> MultiScaleBatchSampler:
+        """Itself: Lightning looks for ``set_epoch`` at ``batch_sampler.sampler``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration makes."""
+        self.epoch = epoch
+
+    def resume(self, epoch: int, batch: int) -> None:
+        """Let the next iteration start at ``epoch``, and that epoch (no other) at batch number ``batch``."""
+        self.epoch = epoch
+        self._resume = (epoch, batch)
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, also when a resumed one has fewer left."""
+        return self.count // self.batch_size
+
+    def batch(self, epoch: int, number: int) -> list[SampleKey]:
+        """This rank's share of batch ``number`` of ``epoch``."""
+        return self._share(self._order(epoch), epoch, number)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch = self.epoch
+        order = self._order(epoch)
+        start = self._resume[1] if self._resume[0] == epoch else 0
+        for number in range(start, len(self)):
+            yield self._share(order, epoch, number)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return epoch_order(self.count, self.seed, epoch) if self.shuffle else np.arange(self.count)
+
+    def _share(self, order: np.ndarray, epoch: int, number: int) -> list[SampleKey]:
+        size = batch_scale(self.scales, self.seed, epoch, number)
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        return [SampleKey(int(index), epoch, size) for index in chosen[self.rank :: self.world_size]]
+
+
+class ShardSampler(Sampler[int]):
+    """Every ``world_size``-th picture from ``rank`` on: over all ranks each picture exactly once.
+
+    PyTorch's ``DistributedSampler`` repeats pictures to even out the ranks, which would count them twice in a
+    score; here ranks may differ by one picture.
+    """
+
+    def __init__(self, count: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, count, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)

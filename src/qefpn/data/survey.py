@@ -1,0 +1,317 @@
+"""From names to data sets: where they are, what is in them, and what is wrong with them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qefpn.data.integrity import Finding, Progress, check_pairs, summarize, write_findings
+from qefpn.data.layouts import Pairs, find_pairs
+from qefpn.data.pairing import folder_role
+from qefpn.data.registry import DATASETS, close_names, normalize_name, official
+from qefpn.errors import UserError
+
+__all__ = ["DataReport", "SetReport", "describe", "load_set", "locate"]
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """One data set as it was found.
+
+    Attributes:
+        name: official spelling for a published set, else the name asked for.
+        path: folder or zip.
+        layout: the layout that was recognised.
+        role: ``"train"`` or ``"test"``.
+        found: pairs found.
+        usable: the pairs that can be used (all of them where ``checked`` is False).
+        sizes: (height, width) of the usable pictures; empty where unchecked.
+        official_count: pictures in the official release; None for a set of one's own.
+        findings: what is wrong.
+        checked: whether the files were opened.
+    """
+
+    name: str
+    path: Path
+    layout: str
+    role: str
+    found: int
+    usable: Pairs
+    sizes: tuple[tuple[int, int], ...]
+    official_count: int | None
+    findings: tuple[Finding, ...]
+    checked: bool
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings to which ``data.on_error`` applies."""
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Findings that are only reported."""
+        return tuple(finding for finding in self.findings if finding.level != "error")
+
+    def line(self) -> str:
+        """One line: name, counts, layout, findings."""
+        text = f"{self.name}: {self.found} pairs"
+        if self.official_count is not None and self.official_count != self.found:
+            text += f" (the official set has {self.official_count})"
+        text += f" in {self.path}, layout {self.layout}"
+        if self.checked and len(self.usable) != self.found:
+            text += f"; {len(self.usable)} usable"
+        return text + (f"; {summarize(self.findings)}" if self.findings else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a table or JSON."""
+        return {
+            "name": self.name,
+            "role": self.role,
+            "path": str(self.path),
+            "layout": self.layout,
+            "pairs": self.found,
+            "usable": len(self.usable),
+            "official": self.official_count,
+            "errors": len(self.errors),
+            "warnings": len(self.warnings),
+            "checked": self.checked,
+        }
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """All sets of a run, or all sets under a root.
+
+    Attributes:
+        root: ``data.root``.
+        sets: one report a set.
+        findings_file: CSV of all findings; None where there is none.
+    """
+
+    root: Path
+    sets: tuple[SetReport, ...]
+    findings_file: Path | None = None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings of all sets."""
+        return tuple(finding for one in self.sets for finding in one.findings)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """All findings to which ``data.on_error`` applies."""
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    def lines(self) -> list[str]:
+        """The report in words, a line a set."""
+        return [one.line() for one in self.sets]
+
+    def raise_for_errors(self) -> None:
+        """``UserError`` that counts the errors, lists the first few and says where all of them are."""
+        errors = self.errors
+        if not errors:
+            return
+        first = "; ".join(str(finding) for finding in errors[:3])
+        more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+        where = f"; all of them: {self.findings_file}" if self.findings_file else ""
+        blank = any(finding.kind in ("empty mask", "mask that is all foreground") for finding in errors)
+        keep = ", or keep pictures without an object with data.blank_masks=keep" if blank else ""
+        plural = "s" if len(errors) > 1 else ""
+        raise UserError(
+            f"{len(errors)} problem{plural} in the data ({summarize(errors)}): {first}{more}{where}; "
+            f"mend them, or leave them out with data.on_error=skip{keep}"
+        )
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def _called(path: Path, name: str) -> bool:
+    stem = path.stem if _is_zip(path) else path.name
+    known, wanted = official(stem), official(name)
+    return normalize_name(stem) == normalize_name(name) or (known is not None and known is wanted)
+
+
+def locate(root: str | Path, name: str) -> Path:
+    """The folder or zip of the data set ``name``.
+
+    Tried in this order: an absolute path; a path below ``root``; a folder, then a zip, of that name (any
+    case, any separators) in ``root``, then one level deeper; the only zip whose name begins with it
+    ("DUTS-TE-300.zip"); and ``root`` itself, if that is its name or its folders carry it ("DUTS-TR-Image").
+
+    Raises:
+        UserError: there is no such set; says what is there.
+    """
+    base = Path(root).expanduser()
+    direct = Path(name).expanduser()
+    if direct.is_absolute():
+        if not direct.exists():
+            raise UserError(f"the data set {name} does not exist")
+        return direct
+    if not base.exists():
+        raise UserError(f"data.root={root} does not exist; give the folder that holds the data sets")
+    if name in (".", ""):
+        return base
+    wanted_name = normalize_name(name)
+    children = _children(base)
+    deeper = [inner for child in children if child.is_dir() for inner in _children(child)]
+    for level in (children, deeper):
+        for wanted in (Path.is_dir, _is_zip):
+            for child in level:
+                if wanted(child) and _called(child, name):
+                    return child
+    if (base / name).exists():
+        return base / name
+    zips = [
+        child for child in children if _is_zip(child) and normalize_name(child.stem).startswith(wanted_name)
+    ]
+    if len(zips) == 1:
+        return zips[0]
+    roles = [folder_role(child.name) for child in children if child.is_dir()]
+    if _called(base, name) or any(role and normalize_name(role[1]) == wanted_name for role in roles):
+        return base
+    there = [
+        child.stem if _is_zip(child) else child.name for child in children if child.is_dir() or _is_zip(child)
+    ]
+    close = close_names(name, there)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    if not hint and official(name) is None and close_names(name):
+        hint = f"; did you mean {close_names(name)[0]}?"
+    listing = (
+        ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing that could be one"
+    )
+    raise UserError(f"no data set {name} at data.root={base}: there is {listing}{hint}")
+
+
+def load_set(
+    root: str | Path,
+    name: str | None,
+    *,
+    role: str,
+    list_file: str | Path | None = None,
+    layout: str | None = None,
+    check: bool = True,
+    blank_masks: str = "error",
+    progress: Progress | None = None,
+) -> SetReport:
+    """Locate, pair and check one data set.
+
+    Args:
+        root: ``data.root``.
+        name: a published set, a folder or zip below ``root``, an absolute path; None for ``root`` itself.
+        role: ``"train"`` or ``"test"``: which list file applies, and how blank masks count.
+        list_file, layout: see :func:`find_pairs`.
+        check: open every file (see :func:`check_pairs`).
+        blank_masks, progress: see :func:`check_pairs`.
+
+    Raises:
+        UserError: there is no such set, or nothing in it that pairs.
+    """
+    path = locate(root, name or ".")
+    if name in (None, ".") or Path(str(name)).is_absolute():
+        plain = path.stem if _is_zip(path) else path.resolve().name
+    else:
+        plain = str(name)
+    info = official(plain)
+    title = info.name if info is not None else plain
+    pairs = find_pairs(path, name=title, list_file=list_file, split=role, layout=layout)
+    findings: Sequence[Finding] = ()
+    usable = pairs
+    sizes: list[tuple[int, int]] = []
+    if check:
+        usable, sizes, findings = check_pairs(pairs, role=role, blank_masks=blank_masks, progress=progress)
+    return SetReport(
+        title,
+        path,
+        pairs.layout,
+        role,
+        len(pairs),
+        usable,
+        tuple(sizes),
+        info.count if info is not None else None,
+        tuple(findings),
+        check,
+    )
+
+
+def _all_sets(root: str | Path) -> list[str | None]:
+    """Names of the published sets below ``root``, then of other folders and zips that hold one; ``[None]``
+    where ``root`` itself is the set, or nothing is there."""
+    found: dict[Path, str | None] = {}
+    for known in DATASETS:
+        with contextlib.suppress(UserError):
+            found.setdefault(locate(root, known), known)
+    base = Path(root).expanduser()
+    if not found:
+        with contextlib.suppress(UserError):
+            find_pairs(base)
+            return [None]
+    if base not in found:
+        for child in _children(base):
+            covered = any(child == path or child in path.parents for path in found)
+            if not covered and (child.is_dir() or _is_zip(child)):
+                with contextlib.suppress(UserError):
+                    find_pairs(child, name=child.stem if _is_zip(child) else child.name)
+                    found[child] = child.name
+    return list(found.values()) or [None]
+
+
+def describe(
+    root: str | Path,
+    names: Iterable[str] | None = None,
+    *,
+    roles: Mapping[str, str] | None = None,
+    lists: Mapping[str, str] | None = None,
+    check: bool = True,
+    findings_file: str | Path | None = None,
+    progress: Progress | None = None,
+) -> DataReport:
+    """What is under ``root``, for ``qefpn data list`` and ``qefpn data verify``.
+
+    Args:
+        root: folder of data sets, or one data set.
+        names: the sets to look at; by default all that are there, or ``root`` itself.
+        roles: ``"train"`` or ``"test"`` a set; by default the official role, ``"train"`` for one's own.
+        lists: list file a set.
+        check: open every file; False only pairs and counts.
+        findings_file: CSV of all findings; by default in the cache folder.
+        progress: called as ``progress(what, done, total)``.
+
+    Raises:
+        UserError: a set that was asked for is not there, or there is nothing at all.
+    """
+    wanted: list[str | None] = _all_sets(root) if names is None else list(names)
+    reports = []
+    for name in wanted:
+        info = official(name) if name else None
+        role = (roles or {}).get(name or "", info.role if info is not None else "train")
+        reports.append(
+            load_set(
+                root, name, role=role, list_file=(lists or {}).get(name or ""), check=check, progress=progress
+            )
+        )
+    return make_report(root, reports, findings_file)
+
+
+def make_report(
+    root: str | Path, sets: Sequence[SetReport], findings_file: str | Path | None = None
+) -> DataReport:
+    """A :class:`DataReport` of ``sets`` whose findings, if any, are written to a file."""
+    findings = [finding for one in sets for finding in one.findings]
+    written = None
+    if findings:
+        label = f"{Path(root).expanduser().resolve()} {' '.join(f'{one.name}:{one.role}' for one in sets)}"
+        written = write_findings(findings, findings_file, label)
+    return DataReport(Path(root), tuple(sets), written)
