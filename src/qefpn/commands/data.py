@@ -1,0 +1,107 @@
+"""`qefpn data list | verify | synthesize`: what is there, whether it is whole, and pictures drawn on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+
+from qefpn.commands.overrides import command_help, compose_config
+from qefpn.commands.prepare import Reporter
+from qefpn.commands.runtime import console, progress_bar
+from qefpn.data import DATASETS, DataReport, describe, synthesize
+from qefpn.errors import UserError
+
+SUMMARY = """
+qefpn data - what data sets are there, whether they are whole, and pictures drawn on the spot
+
+qefpn data list                     the data sets of the field, with their official counts
+qefpn data list data.root=DIR       what is below DIR, and in which layout
+qefpn data verify data.root=DIR     open every picture and mask; what is wrong is counted and listed
+qefpn data synthesize data.root=DIR draw a training and a test set
+"""
+
+ACTIONS = ("list", "verify", "synthesize")
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when all is well, 1 when verify found errors, 2 for a mistake in the options."""
+    if not argv or any(word in ("-h", "--help") for word in argv):
+        print(command_help("data_command", SUMMARY))
+        return 0 if argv else 2
+    action, *rest = argv
+    if action not in ACTIONS:
+        raise UserError(f"there is no `data {action}`; there are: {', '.join(ACTIONS)}")
+    options = compose_config("data_command", rest)
+    rooted = not OmegaConf.is_missing(options.data, "root")
+    if action == "list" and not rooted:
+        return list_known()
+    if not rooted:
+        raise UserError("data.root is not set: give data.root=DIR")
+    return {"list": list_found, "verify": verify, "synthesize": draw}[action](options)
+
+
+def list_known() -> int:
+    """The registry."""
+    table = Table(header_style="bold")
+    table.add_column("data set")
+    table.add_column("pictures", justify="right")
+    table.add_column("used for")
+    for name, info in DATASETS.items():
+        table.add_row(name, f"{info.count:,}", info.role)
+    console().print(table)
+    return 0
+
+
+def survey(options: DictConfig, *, check: bool) -> DataReport:
+    """Find, pair and, if asked for, open everything."""
+    names = None if options.data.test is None else [str(name) for name in options.data.test]
+    with progress_bar() as progress:
+        return describe(
+            options.data.root,
+            names,
+            check=check,
+            findings_file=options.output,
+            progress=Reporter(progress),
+        )
+
+
+def list_found(options: DictConfig) -> int:
+    """What is below data.root, a line a set."""
+    for line in survey(options, check=False).lines():
+        print(line)
+    return 0
+
+
+def verify(options: DictConfig) -> int:
+    """Every finding, up to twenty in the terminal, all in a file."""
+    report = survey(options, check=bool(options.check))
+    for line in report.lines():
+        print(line)
+    for finding in report.findings[:20]:
+        print(f"  {finding.level}: {finding}")
+    if report.findings:
+        more = len(report.findings) - 20
+        print((f"  and {more} more; " if more > 0 else "  ") + f"all findings: {report.findings_file}")
+    else:
+        print("nothing is wrong")
+    return 1 if report.errors else 0
+
+
+def draw(options: DictConfig) -> int:
+    """Write SYN-TR and SYN-TE below data.root."""
+    settings = options.synthetic
+    with progress_bar() as progress:
+        reporter = Reporter(progress)
+        synthesize(
+            options.data.root,
+            train=settings.train,
+            test=settings.test,
+            size=settings.size,
+            seed=settings.seed,
+            progress=lambda done, total: reporter("drawing pictures", done, total),
+        )
+    print(f"{settings.train} training and {settings.test} test pictures in {Path(options.data.root)}")
+    return 0

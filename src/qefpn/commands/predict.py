@@ -1,0 +1,162 @@
+"""`qefpn predict`: saliency maps, masks, cut-outs, overlays or edges of pictures of one's own."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from qefpn.commands.overrides import command_help, compose_config
+from qefpn.commands.runtime import choose_device, progress_bar
+from qefpn.data import normalize, read_image
+from qefpn.errors import UserError
+from qefpn.losses import edges
+from qefpn.training.checkpoint import load_trained
+from qefpn.training.evaluation import save_png
+from qefpn.training.inference import predict_maps
+
+SUMMARY = """
+qefpn predict - a mask for every picture, at the picture's own size and orientation
+
+qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=holiday.jpg output=masks
+qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=pictures output=cutouts output_type=rgba
+"""
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+OUTPUT_TYPES = ("map", "binary", "rgba", "overlay", "edges")
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when every picture was done, 1 when some failed (they are listed), 2 for a mistake in the options."""
+    if any(word in ("-h", "--help") for word in argv):
+        print(command_help("predict", SUMMARY))
+        return 0
+    config = compose_config("predict", argv)
+    for key in ("checkpoint", "input", "output"):
+        if config._is_missing(key):
+            raise UserError(f"{key} is not set: give {key}=...")
+    if config.output_type not in OUTPUT_TYPES:
+        raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {config.output_type!r}")
+    if not 0.0 <= float(config.threshold) <= 1.0:
+        raise UserError(f"threshold must be in [0, 1], not {config.threshold}")
+    if int(config.batch_size) < 1:
+        raise UserError(f"batch_size must be at least 1, not {config.batch_size}")
+    pictures = find_pictures(str(config.input), bool(config.recursive))
+    targets = output_paths(pictures, str(config.input), Path(config.output))
+    device = choose_device(str(config.device))
+    loaded = load_trained(Path(config.checkpoint))
+    network = loaded.network.eval().to(device)
+    side = int(config.image_size or loaded.image_size)
+    failures: list[tuple[Path, str]] = []
+    with progress_bar() as progress:
+        task = progress.add_task("predict", total=len(pictures))
+        for start in range(0, len(pictures), int(config.batch_size)):
+            chunk = pictures[start : start + int(config.batch_size)]
+            images: list[tuple[Path, np.ndarray]] = []
+            for path in chunk:
+                try:
+                    images.append((path, read_image(path)))
+                except (OSError, ValueError) as error:
+                    failures.append((path, str(error).splitlines()[0]))
+            if images:
+                inputs = torch.stack([network_input(image, side) for _, image in images]).to(device)
+                maps = predict_maps(network, inputs, [image.shape[:2] for _, image in images])
+                for (path, image), one in zip(images, maps, strict=True):
+                    target = targets[path]
+                    try:
+                        save_png(target, render(image, one, str(config.output_type), float(config.threshold)))
+                    except OSError as error:
+                        failures.append((path, f"{target} could not be written ({error.strerror})"))
+            progress.update(task, advance=len(chunk))
+    done = len(pictures) - len(failures)
+    print(f"{done} of {len(pictures)} pictures → {config.output}")
+    for path, reason in failures:
+        print(f"qefpn predict: {path}: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def find_pictures(text: str, recursive: bool) -> list[Path]:
+    """The pictures that a file, folder or pattern names, sorted.
+
+    Raises:
+        UserError: where there is none.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = path.rglob("*") if recursive else path.iterdir()
+        pictures = sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not pictures:
+            raise UserError(f"input={text}: the folder holds no picture ({', '.join(sorted(SUFFIXES))})")
+        return pictures
+    pictures = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+    if not pictures:
+        raise UserError(f"input={text}: there is no such file, folder or match")
+    return pictures
+
+
+def output_paths(pictures: Sequence[Path], source: str, output: Path) -> dict[Path, Path]:
+    """Where each result goes: below the output folder as the picture lies below the input folder.
+
+    Pictures that would share a name (a.jpg, a.png) keep their suffix: a.jpg.png.
+    """
+    output = output.expanduser()
+    if output.suffix.lower() == ".png" and not output.is_dir():
+        if len(pictures) > 1:
+            raise UserError(f"output={output} is one file, but there are {len(pictures)} pictures: name a folder")
+        return {pictures[0]: output}
+    if output.is_file():
+        raise UserError(f"output={output} is a file: name a folder, or a .png file for one picture")
+    base = Path(source).expanduser()
+    parents = {p: (p.parent.relative_to(base) if base.is_dir() else Path()) for p in pictures}
+    stems: dict[Path, list[Path]] = {}
+    for picture in pictures:
+        stems.setdefault(output / parents[picture] / picture.stem, []).append(picture)
+    targets = {}
+    for stem, sharing in stems.items():
+        for number, picture in enumerate(sharing):
+            name = picture.stem if len(sharing) == 1 else picture.name
+            taken = stem.parent / f"{name}.png"
+            targets[picture] = stem.parent / f"{name}_{number}.png" if taken in targets.values() else taken
+    inputs = {p.resolve() for p in pictures}
+    for picture, target in targets.items():
+        if target.resolve() in inputs:
+            raise UserError(f"{target} would overwrite the picture {picture}: choose another output")
+    return targets
+
+
+def network_input(image: np.ndarray, side: int) -> torch.Tensor:
+    """A picture (H, W, 3) uint8 as the network's normalised input (3, side, side)."""
+    resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    return normalize(torch.from_numpy(resized))
+
+
+def render(image: np.ndarray, saliency: np.ndarray, output_type: str, threshold: float) -> np.ndarray:
+    """What is saved, in OpenCV's channel order.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        saliency: (H, W) uint8.
+        output_type: one of ``OUTPUT_TYPES``.
+        threshold: for ``binary``, in [0, 1].
+    """
+    if output_type == "map":
+        return saliency
+    if output_type == "binary":
+        return np.where(saliency >= threshold * 255, 255, 0).astype(np.uint8)
+    if output_type == "rgba":
+        return np.dstack([image[..., ::-1], saliency])
+    if output_type == "edges":
+        values = torch.from_numpy(saliency)[None, None].float() / 255
+        return (edges(values)[0, 0] * 255).round().byte().numpy()
+    weight = saliency[..., None].astype(np.float32) / 255
+    tint = np.array([255, 64, 32], np.float32)
+    shaded = image * (0.45 + 0.55 * weight)
+    mixed = shaded * (1 - 0.35 * weight) + tint * 0.35 * weight
+    return np.clip(mixed, 0, 255).round().astype(np.uint8)[..., ::-1]

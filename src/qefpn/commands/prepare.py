@@ -1,0 +1,79 @@
+"""The data of a run: drawn if synthetic, found, checked and told about, before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rich.progress import Progress
+
+from qefpn.commands.runtime import progress_bar
+from qefpn.data import SaliencyDataModule, synthesize
+from qefpn.training.config import TrainConfig, require
+
+
+def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) -> SaliencyDataModule:
+    """The data module of a run, its pictures checked.
+
+    Args:
+        config: checked.
+        directory: receives ``findings.csv`` where something is wrong with the data.
+        train: False finds and checks the test sets alone.
+
+    Raises:
+        UserError: no data at the root, or unusable files with ``data.on_error=fail``.
+    """
+    with progress_bar() as progress:
+        reporter = Reporter(progress)
+        if config.data.name == "synthetic" and config.data.synthetic is not None:
+            draw(config, reporter)
+        options = dataclasses.asdict(config.data)
+        options.pop("name")
+        options.pop("synthetic")
+        data = SaliencyDataModule(
+            **options, seed=config.seed, findings_file=directory / "findings.csv", progress=reporter
+        )
+        if train:
+            data.setup("fit")
+        else:
+            data.setup("test")
+        report = data.report()
+    for line in report.lines():
+        print(line)
+    if train:
+        held = f", {len(data.val_pairs)} held out for validation" if data.val_pairs else ""
+        print(f"training on {len(data.train_pairs)} pictures{held}")
+    return data
+
+
+def draw(config: TrainConfig, progress: Reporter | None = None) -> None:
+    """Write the synthetic sets below data.root, unless they are there."""
+    synthetic, sets = config.data.synthetic, (config.data.train or [], config.data.test or [])
+    assert synthetic is not None
+    require(
+        all(len(names) == 1 for names in sets),
+        "data=synthetic has one training and one test set: data.train=[SYN-TR] data.test=[SYN-TE]",
+    )
+    synthesize(
+        config.data.root,
+        train=synthetic.train,
+        test=synthetic.test,
+        size=synthetic.size,
+        seed=synthetic.seed,
+        train_name=sets[0][0],
+        test_name=sets[1][0],
+        progress=None if progress is None else lambda done, total: progress("drawing pictures", done, total),
+    )
+
+
+class Reporter:
+    """Calls ``(what, done, total)`` as bars."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, int] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)  # type: ignore[arg-type]

@@ -1,0 +1,48 @@
+"""A trained network from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from qefpn.errors import UserError
+from qefpn.models.network import QEFPN
+from qefpn.models.weights import read_checkpoint
+
+PREFIX = "network."
+
+
+def load_model(path: str | Path) -> QEFPN:
+    """The network of a Lightning checkpoint, on the CPU and in evaluation mode.
+
+    Reads ``hyper_parameters["network"]`` (the arguments of ``QEFPN``) and the entries of ``state_dict``
+    that begin with "network.". Nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        UserError: no such file, no such checkpoint, or one that does not fit this version's network.
+    """
+    content = read_checkpoint(path)
+    settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    options = settings.get("network") if isinstance(settings, Mapping) else None
+    state = content.get("state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(options, Mapping) or not isinstance(state, Mapping):
+        raise UserError(
+            f"{path}: is no checkpoint of qefpn train (it has no hyper_parameters.network and state_dict)"
+        )
+    own: dict[str, Tensor] = {
+        key.removeprefix(PREFIX).removeprefix("_orig_mod."): value
+        for key, value in state.items()
+        if key.startswith(PREFIX)
+    }
+    try:
+        # the checkpoint holds the backbone's weights: none are downloaded or read from elsewhere
+        network = QEFPN(**{**options, "weights": None})
+        network.load_state_dict(own)
+    except (TypeError, ValueError, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        raise UserError(
+            f"{path}: does not fit this version's network ({' '.join(lines[:2])[:200]})"
+        ) from error
+    return network.eval()

@@ -1,0 +1,137 @@
+"""From the checked configuration to the parts of a run; every impossible value is told before data is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from qefpn.data import SaliencyDataModule
+from qefpn.errors import UserError
+from qefpn.implicit import build_adjoint, build_residual, build_solver
+from qefpn.losses import build_loss
+from qefpn.training.config import TrainConfig, named, require
+from qefpn.training.module import SaliencyModule
+from qefpn.training.schedule import build_schedule
+
+
+def network_options(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of :class:`qefpn.models.QEFPN` as plain values."""
+    decoder = dict(config.decoder)
+    pyramid = config.pyramid
+    return {
+        "backbone": config.backbone.name,
+        "weights": config.backbone.weights,
+        "backbone_options": config.backbone.options,
+        "channels": pyramid.channels,
+        "levels": list(pyramid.levels),
+        "expansion": pyramid.expansion,
+        "activation": pyramid.activation,
+        "pyramid": pyramid.name,
+        "decoder": decoder.pop("name", "cross_feature"),
+        **{f"decoder_{key}": value for key, value in decoder.items()},
+        "solver": config.solver,
+        "residual": {"seed": config.seed, **config.residual} if "p" in config.residual else config.residual,
+        "adjoint": config.adjoint,
+        "residual_in_eval": pyramid.residual_in_eval,
+        "low_level_edges": config.loss.get("name") == "low_level_edges",
+        "intermediate_supervision": pyramid.intermediate_supervision,
+    }
+
+
+def loss_options(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of :func:`qefpn.losses.build_loss`."""
+    return {**config.loss, "edge_filter": config.edge_filter.get("name", "sobel")}
+
+
+def build_module(config: TrainConfig) -> SaliencyModule:
+    """The LightningModule of a run, with fresh weights drawn from ``config.seed``."""
+    torch.manual_seed(config.seed)
+    return named(
+        "backbone, pyramid or decoder",
+        lambda: SaliencyModule(
+            network=network_options(config),
+            loss=loss_options(config),
+            optimizer=dataclasses.asdict(config.optimizer),
+            schedule=dict(config.schedule),
+            warmup=dataclasses.asdict(config.warmup),
+            protocol=config.protocol,
+            image_size=config.data.image_size,
+            seed=config.seed,
+        ),
+    )
+
+
+def check(config: TrainConfig) -> None:
+    """Raise ``UserError`` with one line naming the key, for every value that cannot work."""
+    named("solver", lambda: build_solver(**config.solver))
+    named("residual", lambda: build_residual(**config.residual))
+    named("adjoint", lambda: build_adjoint(**config.adjoint))
+    named("loss", lambda: build_loss(**loss_options(config)))
+    named("schedule", lambda: build_schedule(**config.schedule))
+    _check_data(config)
+    _check_rest(config)
+
+
+def _check_data(config: TrainConfig) -> None:
+    options = dataclasses.asdict(config.data)
+    options.pop("name")
+    options.pop("synthetic")
+    SaliencyDataModule(**options, seed=config.seed)  # it names the key of an impossible value; reads nothing
+
+
+def _check_rest(config: TrainConfig) -> None:
+    trainer, pyramid, optimizer = config.trainer, config.pyramid, config.optimizer
+    require(len(pyramid.levels) > 0, "pyramid.levels is empty: give [2,3,4,5] or [3,4,5]")
+    require(
+        pyramid.levels == sorted(set(pyramid.levels)) and pyramid.levels[-1] <= 5 and pyramid.levels[0] >= 2,
+        f"pyramid.levels must be increasing and within 2 to 5, not {pyramid.levels}",
+    )
+    require(pyramid.name in ("implicit", "none"), f"pyramid must be implicit or none, not {pyramid.name!r}")
+    require(pyramid.channels >= 1, f"pyramid.channels must be at least 1, not {pyramid.channels}")
+    require(pyramid.expansion >= 1, f"pyramid.expansion must be at least 1, not {pyramid.expansion}")
+    require(optimizer.lr > 0, f"optimizer.lr must be positive, not {optimizer.lr}")
+    require(optimizer.name in ("sgd", "adamw"), f"optimizer must be sgd or adamw, not {optimizer.name!r}")
+    require(config.warmup.steps >= 0, f"warmup.steps must be at least 0, not {config.warmup.steps}")
+    require(config.warmup.layers >= 1, f"warmup.layers must be at least 1, not {config.warmup.layers}")
+    require(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
+    require(
+        trainer.fp32_precision in ("ieee", "tf32", "bf16"),
+        f"trainer.fp32_precision must be ieee, tf32 or bf16, not {trainer.fp32_precision!r}",
+    )
+    devices = device_count(config)
+    require(
+        config.data.batch_size % devices == 0,
+        f"data.batch_size={config.data.batch_size} is the total over all devices and cannot be divided by {devices}",
+    )
+    bounded = trainer.max_steps > 0 or trainer.max_time is not None or (trainer.max_epochs or 0) > 0
+    require(bounded, "training has no end: set trainer.max_epochs, trainer.max_steps or trainer.max_time")
+
+
+def device_count(config: TrainConfig) -> int:
+    """Processes that share a batch: trainer.devices, resolved.
+
+    Raises:
+        UserError: for devices that are not there.
+    """
+    trainer = config.trainer
+    wants_gpu = trainer.accelerator in ("gpu", "cuda")
+    there = torch.cuda.device_count()
+    if wants_gpu and there == 0:
+        raise UserError("trainer.accelerator=gpu, but no GPU is there: use trainer=cpu")
+    devices = trainer.devices
+    on_gpu = wants_gpu or (trainer.accelerator == "auto" and there > 0)
+    if isinstance(devices, list):
+        count = len(devices)
+    elif str(devices) in ("auto", "-1"):
+        count = there if on_gpu and trainer.strategy != "auto" else 1
+    else:
+        try:
+            count = int(devices)
+        except ValueError:
+            raise UserError(f"trainer.devices must be a number, a list or auto, not {devices!r}") from None
+    require(count >= 1, f"trainer.devices must be at least 1, not {devices}")
+    if on_gpu and count > there:
+        raise UserError(f"trainer.devices={devices}, but only {there} GPU(s) are there")
+    return count

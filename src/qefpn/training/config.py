@@ -1,0 +1,203 @@
+"""The configuration of `qefpn train` as typed records, checked before any data is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+from qefpn.errors import UserError
+
+
+@dataclass
+class BackboneConfig:
+    name: str = "resnet50"
+    model: str | None = None
+    weights: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PyramidConfig:
+    name: str = "implicit"
+    channels: int = 64
+    levels: list[int] = field(default_factory=lambda: [2, 3, 4, 5])
+    expansion: int = 5
+    activation: str = "relu"
+    intermediate_supervision: bool = False
+    residual_in_eval: bool = False
+
+
+@dataclass
+class SyntheticConfig:
+    train: int = 400
+    test: int = 100
+    size: int = 128
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    name: str = "synthetic"
+    root: str = MISSING
+    train: list[str] | None = None
+    test: list[str] | None = None
+    test_fraction: float = 0.1
+    batch_size: int = 32
+    num_workers: int | None = None
+    image_size: int = 352
+    scales: list[int] | None = None
+    crop: float = 0.125
+    flip: float = 0.5
+    val_fraction: float = 0.05
+    val_limit: int | None = 500
+    on_error: str = "fail"
+    cache: str = "none"
+    cache_size: int | None = None
+    augment: list[dict[str, Any]] | None = None
+    blank_masks: str = "error"
+    layout: str | None = None
+    lists: dict[str, str] = field(default_factory=dict)
+    eval_batch_size: int | None = None
+    synthetic: SyntheticConfig | None = None
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "sgd"
+    lr: float = 0.05
+    backbone_lr_scale: float = 0.1
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    nesterov: bool = True
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    train_stem: bool = False
+
+
+@dataclass
+class WarmupConfig:
+    steps: int = 3000
+    layers: int = 5
+
+
+@dataclass
+class TrainerConfig:
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    strategy: str = "auto"
+    precision: Any = "32-true"
+    fp32_precision: str = "ieee"
+    max_epochs: int | None = 50
+    max_steps: int = -1
+    max_time: str | None = None
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    fast_dev_run: Any = False
+    limit_train_batches: Any = 1.0
+    limit_val_batches: Any = 1.0
+    limit_test_batches: Any = 1.0
+    check_val_every_n_epoch: int = 1
+    log_every_n_steps: int = 1
+    num_threads: int | None = None
+    enable_progress_bar: bool = True
+
+
+@dataclass
+class LoggerConfig:
+    name: str = "csv"
+    project: str = "qefpn"
+    entity: str | None = None
+    offline: bool = False
+    group: str | None = None
+    run_name: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class TrainConfig:
+    """What `qefpn train` takes. Solver, residual, adjoint, loss, decoder and schedule are checked by building them."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    decoder: dict[str, Any] = field(default_factory=dict)
+    solver: dict[str, Any] = field(default_factory=dict)
+    residual: dict[str, Any] = field(default_factory=dict)
+    adjoint: dict[str, Any] = field(default_factory=dict)
+    edge_filter: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    seed: int = 0
+    resume: str | None = None
+    evaluate: bool = True
+    report: bool = True
+    protocol: str = "f3net"
+    monitor: str = "val_weighted_f"
+
+
+def typed(config: DictConfig) -> TrainConfig:
+    """The configuration with every type checked; keys that the chosen options lack take their defaults.
+
+    Raises:
+        UserError: one line naming the key that is unknown, missing or of a wrong type.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
+        OmegaConf.resolve(merged)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise UserError(f"{missing[0]} is not set: give {missing[0]}=VALUE on the command line")
+        result = OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        raise UserError(unknown_key(str(error.full_key), known_keys())) from None
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} is not set: give {error.full_key}=VALUE on the command line") from None
+    except (ValidationError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{error.full_key}: {reason}") from None
+    assert isinstance(result, TrainConfig)
+    if result.adjoint.get("name") == "auto":
+        result.adjoint = {"name": "unrolled" if result.solver.get("name") == "unroll" else "implicit"}
+    return result
+
+
+def known_keys(record: type = TrainConfig, prefix: str = "") -> list[str]:
+    """Every dotted key that the schema knows."""
+    keys: list[str] = []
+    instance = record()
+    for item in dataclasses.fields(record):
+        keys.append(prefix + item.name)
+        value = getattr(instance, item.name)
+        if dataclasses.is_dataclass(value):
+            keys += known_keys(type(value), f"{prefix}{item.name}.")
+    return keys
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """One line for a key that does not exist, with what is close to it."""
+    close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(close)}?" if close else "; `qefpn train --help` lists the keys"
+    return f"unknown key {key}{hint}"
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``UserError(message)`` unless the condition holds."""
+    if not condition:
+        raise UserError(message)
+
+
+def named(group: str, build: Callable[[], Any]) -> Any:
+    """Build a part, and name the config group in the error when its options are impossible."""
+    try:
+        return build()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{group}: {str(error).splitlines()[0]}") from None

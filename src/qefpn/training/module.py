@@ -1,0 +1,196 @@
+"""The LightningModule: network, loss, optimizer and schedule; what is logged at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from qefpn.implicit import SolveStats
+from qefpn.losses import build_loss
+from qefpn.metrics import SaliencyMetrics
+from qefpn.models import QEFPN, NetworkOutput
+from qefpn.training.inference import predict_maps
+from qefpn.training.schedule import build_schedule
+
+
+class SaliencyModule(pl.LightningModule):
+    """Trains a :class:`qefpn.models.QEFPN`.
+
+    Every argument is a plain dictionary, so that a checkpoint holds plain values and tensors only.
+
+    Args:
+        network: arguments of :class:`qefpn.models.QEFPN`.
+        loss: arguments of :func:`qefpn.losses.build_loss`.
+        optimizer: ``name`` (sgd or adamw), ``lr``, ``backbone_lr_scale``, ``weight_decay``, ``train_stem``, ...
+        schedule: arguments of :func:`qefpn.training.schedule.build_schedule`.
+        warmup: ``steps`` optimizer steps during which ``layers`` weight-tied layers are unrolled.
+        protocol: of the validation metrics, ``f3net`` or ``pysod``.
+        image_size: side of the pictures in validation and test, kept for whoever loads the checkpoint.
+        seed: of the masks of the quasi residual.
+    """
+
+    def __init__(
+        self,
+        network: dict[str, Any],
+        loss: dict[str, Any],
+        optimizer: dict[str, Any],
+        schedule: dict[str, Any],
+        warmup: dict[str, int],
+        protocol: str = "f3net",
+        image_size: int = 352,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = QEFPN(**network)
+        self.criterion = build_loss(**loss)
+        self.val_metrics = SaliencyMetrics(protocol=protocol)
+        self.factor = build_schedule(**schedule)
+        self._optimizer = optimizer
+        self._warmup = warmup
+        self._seed = seed
+        self._output: NetworkOutput | None = None
+
+    def unrolled_layers(self) -> int | None:
+        """Weight-tied layers of the warm-up, or None when the solver has taken over."""
+        return self._warmup["layers"] if self.global_step < self._warmup["steps"] else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to logits (B, 1, H, W)."""
+        return self.network(images)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        # A key a picture and step: a mask does not depend on the batch, the rank or the number of workers.
+        keys = batch["index"] + (self.global_step + 1) * 1_000_003 + self._seed * 7_919
+        output = self.network.run(batch["image"], keys=keys, unroll=self.unrolled_layers())
+        loss, terms = self.criterion(
+            output.logits, batch["mask"], side_logits=output.side_logits, edge_logits=output.edge_logits
+        )
+        self._output = output
+        size = len(batch["index"])
+        self.log("loss", loss, prog_bar=True, batch_size=size)
+        self.log_dict({f"loss_{name}": value for name, value in terms.items()}, batch_size=size)
+        self.log("lr", self._head_rate(), prog_bar=True)
+        if output.solution is not None:
+            self._log_solve("solver", output.solution.stats, size)
+        return loss
+
+    def on_after_backward(self) -> None:
+        if self._output is not None and self._output.solution is not None:
+            stats = self._output.solution.backward_stats
+            if stats is not None:
+                self._log_solve("backward", stats, len(stats.steps))
+        self._output = None  # frees the graph
+
+    def _log_solve(self, name: str, stats: SolveStats, size: int) -> None:
+        steps, residual = stats.steps.float(), stats.relative_residual.float()
+        self.log(f"{name}_steps", steps.mean(), prog_bar=name == "solver", batch_size=size)
+        self.log(f"{name}_residual", residual.mean(), prog_bar=name == "solver", batch_size=size)
+        self.log_dict(
+            {
+                f"{name}_steps_max": steps.max(),
+                f"{name}_residual_max": residual.max(),
+                f"{name}_evaluations": stats.evaluations.float().mean(),
+                f"{name}_converged": stats.converged.float().mean(),
+            },
+            batch_size=size,
+        )
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        maps = predict_maps(self.network, batch["image"], batch["size"])
+        self.val_metrics.update(maps, batch["mask"])
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self.val_metrics.compute()
+        self.val_metrics.reset()
+        for name in ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure"):
+            self.log(f"val_{name}", float(scores[name]), prog_bar=name in ("mae", "max_f"), rank_zero_only=False)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        options = self._optimizer
+        groups = parameter_groups(
+            self.network,
+            lr=options["lr"],
+            backbone_lr_scale=options["backbone_lr_scale"],
+            weight_decay=options["weight_decay"],
+            train_stem=options["train_stem"],
+            decay_norms=options["name"] == "sgd",
+        )
+        optimizer: torch.optim.Optimizer
+        if options["name"] == "sgd":
+            optimizer = torch.optim.SGD(
+                groups, lr=options["lr"], momentum=options["momentum"], nesterov=options["nesterov"]
+            )
+        elif options["name"] == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options["betas"]))
+        else:
+            raise ValueError(f"unknown optimizer {options['name']!r}; there are: adamw, sgd")
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.factor(self.progress()))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def progress(self) -> float:
+        """Share of training done, in [0, 1]: of its steps, or of its time where that ends it sooner."""
+        trainer = self._trainer
+        if trainer is None:
+            return 0.0
+        share = 0.0
+        total = trainer.estimated_stepping_batches
+        if 0 < total < float("inf"):
+            # +1: the scheduler is asked before the next step; the first step must not have rate 0.
+            share = (self.global_step + 1) / (total + 1)
+        for callback in trainer.callbacks:
+            if isinstance(callback, pl.callbacks.Timer):
+                limit = callback._duration
+                if limit:
+                    share = max(share, callback.time_elapsed() / limit)
+        return min(share, 1.0)
+
+    def _head_rate(self) -> float:
+        return self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rng_state"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            checkpoint["cuda_rng_state"] = torch.cuda.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "rng_state" in checkpoint:
+            torch.set_rng_state(checkpoint["rng_state"].cpu())
+        if "cuda_rng_state" in checkpoint and torch.cuda.is_available():
+            torch.cuda.set_rng_state(checkpoint["cuda_rng_state"].cpu())
+
+
+def parameter_groups(
+    network: QEFPN,
+    *,
+    lr: float,
+    backbone_lr_scale: float,
+    weight_decay: float,
+    train_stem: bool,
+    decay_norms: bool,
+) -> list[dict[str, Any]]:
+    """Optimizer groups: the head first (so that group 0 shows its rate), then the backbone.
+
+    The stem stays out of the optimizer unless asked for; its ``requires_grad`` stays true, since DDP
+    and the gradient statistics expect every parameter. ``decay_norms=False`` spares norms and biases
+    the weight decay.
+    """
+    stem = set() if train_stem else {id(p) for p in network.backbone.stem_parameters()}
+    backbone = {id(p) for p in network.backbone.parameters()}
+    parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if id(parameter) in stem:
+            continue
+        decay = decay_norms or parameter.ndim > 1
+        parts.setdefault((id(parameter) in backbone, decay), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * (backbone_lr_scale if in_backbone else 1.0),
+            "weight_decay": weight_decay if decay else 0.0,
+        }
+        for (in_backbone, decay), parameters in sorted(parts.items(), key=lambda item: (item[0][0], not item[0][1]))
+    ]

@@ -1,0 +1,168 @@
+"""One training run, from a checked configuration to scored test sets in a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
+from pytorch_lightning.loggers.logger import Logger
+
+from qefpn.data import SaliencyDataModule
+from qefpn.errors import UserError
+from qefpn.training.build import build_module
+from qefpn.training.callbacks import LastCheckpoint, progress_callback
+from qefpn.training.config import TrainConfig
+from qefpn.training.module import SaliencyModule
+from qefpn.training.run_log import RunLog
+
+
+def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path | None:
+    """Train as configured.
+
+    Args:
+        config: checked (:func:`qefpn.training.build.check`).
+        data: set up; its pictures are checked.
+        directory: receives ``config.yaml``, ``log.csv`` and ``checkpoints/``.
+
+    Returns:
+        The checkpoint to evaluate: ``best.ckpt``, or ``last.ckpt`` where there is no validation; None after a
+        ``fast_dev_run``, which writes none.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    write_config(config, directory / "config.yaml")
+    module = build_module(config)
+    validates = bool(data.val_pairs)
+    checkpoints = directory / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    trainer = build_trainer(config, directory, validates)
+    resume = None if config.resume is None else check_checkpoint(Path(config.resume))
+    with quiet(), fp32_precision(config.trainer.fp32_precision):
+        trainer.fit(module, datamodule=data, ckpt_path=resume, **_plain_values_only())
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if config.trainer.fast_dev_run:
+        return None
+    best = checkpoints / "best.ckpt"
+    return best if best.exists() else checkpoints / "last.ckpt"
+
+
+def _plain_values_only() -> dict[str, Any]:
+    # Lightning >= 2.6 lets fit() refuse to unpickle anything but tensors and plain values.
+    return {"weights_only": True}
+
+
+def build_trainer(config: TrainConfig, directory: Path, validates: bool) -> pl.Trainer:
+    """The Lightning trainer of a run, with its loggers and callbacks."""
+    options = dataclasses.asdict(config.trainer)
+    options.pop("fp32_precision")
+    threads = options.pop("num_threads")
+    if threads:
+        torch.set_num_threads(threads)
+    limit = options.pop("max_time")
+    callbacks: list[Callback] = [LastCheckpoint(directory / "checkpoints")]
+    callbacks += progress_callback(options["enable_progress_bar"])
+    options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
+    if limit is not None:
+        try:
+            callbacks.append(Timer(duration=limit, verbose=False))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"trainer.max_time is written DD:HH:MM:SS, not {limit!r}") from error
+        if config.trainer.max_steps < 0:
+            options["max_epochs"] = -1
+    if validates:
+        mode = "min" if config.monitor.endswith(("mae", "loss")) else "max"
+        callbacks.append(
+            ModelCheckpoint(
+                directory / "checkpoints",
+                filename="best",
+                monitor=config.monitor,
+                mode=mode,
+                save_top_k=1,
+                enable_version_counter=False,
+            )
+        )
+    else:
+        options["limit_val_batches"] = 0
+    return pl.Trainer(
+        default_root_dir=directory,
+        logger=build_loggers(config, directory),
+        callbacks=callbacks,
+        use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once
+        enable_checkpointing=validates,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+
+
+def build_loggers(config: TrainConfig, directory: Path) -> list[Logger]:
+    """log.csv always; wandb beside it if chosen."""
+    loggers: list[Logger] = [RunLog(directory / "log.csv")]
+    if config.logger.name == "wandb":
+        from qefpn.training.tracking import wandb_logger
+
+        loggers.append(wandb_logger(config, directory))
+    elif config.logger.name != "csv":
+        raise UserError(f"logger must be csv or wandb, not {config.logger.name!r}")
+    return loggers
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """The resolved configuration as YAML."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+
+
+def check_checkpoint(path: Path) -> Path:
+    """The path, if a checkpoint of ours is there."""
+    if not path.is_file():
+        raise UserError(f"resume={path}: there is no such file")
+    return path
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the advice of libraries that does not apply here."""
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*exists and is not empty.*",
+            ".*lr_scheduler.step.*optimizer.step.*",
+            ".*number of training batches.*smaller than the logging interval.*",
+            ".*`isinstance\\(treespec.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+@contextlib.contextmanager
+def fp32_precision(name: str) -> Iterator[None]:
+    """Let float32 convolutions and products of training use ``bf16`` or ``tf32`` units; evaluation never does."""
+    if name == "ieee":
+        yield
+        return
+    if not hasattr(torch.backends.mkldnn, "conv"):
+        raise UserError(f"trainer.fp32_precision={name} needs a newer torch; use ieee")
+    places: list[Any] = [torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul]
+    if name == "tf32":
+        places += [torch.backends.cudnn.conv, torch.backends.cuda.matmul]
+    former = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = name
+        yield
+    finally:
+        for place, value in zip(places, former, strict=True):
+            place.fp32_precision = value
+
+
+def untrained_module(config: TrainConfig) -> SaliencyModule:
+    """The same network with fresh weights, the floor that shows what was learned."""
+    return build_module(dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights=None)))

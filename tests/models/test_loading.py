@@ -1,0 +1,83 @@
+"""A network from a checkpoint, and files that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from qefpn.errors import UserError
+from qefpn.models import QEFPN, load_model
+
+OPTIONS: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "DEFAULT",  # must not be fetched again
+    "channels": 8,
+    "levels": [3, 4, 5],
+    "expansion": 2,
+    "solver": {"name": "broyden", "max_steps": 5},
+    "residual": {"name": "quasi", "p": 1e-4},
+    "adjoint": {"name": "implicit", "solver": {"name": "broyden", "max_steps": 4}},
+}
+
+
+def checkpoint(network: QEFPN, **changes: Any) -> dict[str, Any]:
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    content = {
+        "state_dict": {**state, "loss.weight": torch.ones(1)},
+        "hyper_parameters": {"network": OPTIONS},
+    }
+    return {**content, "global_step": 7, **changes}
+
+
+def network() -> QEFPN:
+    torch.manual_seed(0)
+    return QEFPN(**{**OPTIONS, "weights": None})
+
+
+def test_round_trip_gives_the_same_predictions(tmp_path: Path) -> None:
+    original, path = network(), tmp_path / "an é (1).ckpt"
+    original.run(torch.randn(2, 3, 64, 64), unroll=1)  # moves the running statistics
+    torch.save(checkpoint(original), path)
+    loaded = load_model(path)
+    assert not loaded.training and loaded.levels == (3, 4, 5)
+    images = torch.randn(1, 3, 64, 80)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), original.eval()(images))
+
+
+class Payload:
+    """Would run code if it were unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit('unpickled')",))
+
+
+def test_files_that_are_no_checkpoint_are_one_clear_line(tmp_path: Path) -> None:
+    def problem(content: Any) -> str:
+        path = tmp_path / "x.ckpt"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)
+        with pytest.raises(UserError) as caught:
+            load_model(path)
+        assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+        return str(caught.value)
+
+    good = checkpoint(network())
+    torch.save(good, tmp_path / "good.ckpt")
+    problem(b"")
+    problem(b"a text file")
+    problem((tmp_path / "good.ckpt").read_bytes()[:5000])
+    problem({**good, "callbacks": Payload()})
+    assert "hyper_parameters" in problem(torch.ones(3))
+    assert "hyper_parameters" in problem({"state_dict": good["state_dict"]})
+    assert "hyper_parameters" in problem({**good, "hyper_parameters": {"lr": 1}})
+    assert "does not fit" in problem({**good, "hyper_parameters": {"network": {**OPTIONS, "channels": 12}}})
+    assert "does not fit" in problem({**good, "hyper_parameters": {"network": {**OPTIONS, "depth": 3}}})
+    assert "does not fit" in problem({**good, "state_dict": {}})
+    with pytest.raises(UserError, match="no such file"):
+        load_model(tmp_path / "none.ckpt")
