@@ -1,0 +1,42 @@
+"""Saliency metrics: exact, in one pass, under the field's two protocols.
+
+``SaliencyMetrics`` measures a set, ``saliency_scores`` each picture, and one class each does a single metric.
+"""
+
+from __future__ import annotations
+
+from qefpn.metrics.classes import (
+    MAE,
+    BinaryRatio,
+    EMeasure,
+    FMeasure,
+    PrecisionRecallCurve,
+    SMeasure,
+    WeightedFMeasure,
+)
+from qefpn.metrics.inputs import to_uint8
+from qefpn.metrics.protocol import F3NET, PROTOCOLS, PYSOD, Protocol, get_protocol
+from qefpn.metrics.resize import resize_map
+from qefpn.metrics.saliency_metrics import SaliencyMetrics
+from qefpn.metrics.scores import combine, measure, saliency_scores
+
+__all__ = [
+    "F3NET",
+    "MAE",
+    "PROTOCOLS",
+    "PYSOD",
+    "BinaryRatio",
+    "EMeasure",
+    "FMeasure",
+    "PrecisionRecallCurve",
+    "Protocol",
+    "SMeasure",
+    "SaliencyMetrics",
+    "WeightedFMeasure",
+    "combine",
+    "get_protocol",
+    "measure",
+    "resize_map",
+    "saliency_scores",
+    "to_uint8",
+]

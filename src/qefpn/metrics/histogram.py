@@ -1,0 +1,210 @@
+"""The joint histogram value x mask x quadrant of an 8-bit map: all that most saliency metrics need of it.
+
+MAE, the F-measures, the precision-recall curve, the S- and E-measures, the binary ratio and the adaptive
+threshold are functions of 2048 counts, so that the pixels are read once and a batch of pictures of mixed
+sizes becomes one array. Where exact arithmetic meets a tie (a level that equals the adaptive threshold, a
+quadrant of one value), the rounding of the field's own sums decides the score: those rare cases are summed
+again over the pixels in NumPy's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from qefpn.metrics.inputs import Picture, UInt8
+from qefpn.metrics.protocol import Protocol
+
+Float = npt.NDArray[np.float64]
+Int = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+_UNIT = np.arange(256) / 255
+_EXACT_IN_FLOAT32 = 1 << 24  # OpenCV counts in float32, which holds every integer up to here
+
+
+@dataclass(frozen=True)
+class JointHistogram:
+    """Counts of a batch of B pictures.
+
+    Args:
+        counts: (B, 2, 4, 256) pixels by mask (background, foreground), quadrant (upper left, upper right,
+            lower left, lower right) and 8-bit value.
+        sizes: (B, 2) rows and columns.
+        split: (B, 2) rows and columns of the upper-left quadrant, the centroid's own included.
+        levels: (B, 256) the value in [0, 1] that an 8-bit value has after the picture's min-max.
+        mean: (B,) mean of the map after min-max.
+        blank: (B,) pictures whose scores are all 0 under the protocol.
+    """
+
+    counts: Int
+    sizes: Int
+    split: Int
+    levels: Float
+    mean: Float
+    blank: Bool
+
+    @cached_property
+    def by_mask(self) -> Int:
+        """(B, 2, 256) counts by mask and value."""
+        return self.counts.sum(axis=2)
+
+    @cached_property
+    def pixels(self) -> Int:
+        """(B,) pixels a picture."""
+        return self.sizes[:, 0] * self.sizes[:, 1]
+
+    @cached_property
+    def positives(self) -> Int:
+        """(B,) pixels of foreground."""
+        return self.by_mask[:, 1].sum(axis=1)
+
+    @cached_property
+    def above(self) -> Int:
+        """(B, 2, 256) pixels by mask at or above each threshold; index 0 is the threshold 255.
+
+        A pixel's value is ``floor(255 * x)`` of its level x after min-max, as the field counts it.
+        """
+        batch = len(self.counts)
+        bins = (np.clip(self.levels, 0, 1) * 255).astype(np.uint8).astype(np.int64)
+        place = (np.arange(batch * 2) * 256).reshape(batch, 2, 1) + bins[:, None, :]
+        # float64 sums of integers are exact far beyond any picture's size
+        binned = np.bincount(place.ravel(), weights=self.by_mask.ravel(), minlength=batch * 512)
+        return binned.astype(np.int64).reshape(batch, 2, 256)[:, :, ::-1].cumsum(axis=2)
+
+    def at_adaptive_threshold(self, strict: bool) -> tuple[Int, Int]:
+        """(B,) pixels of foreground and of background selected by the threshold ``min(2 * mean, 1)``.
+
+        Args:
+            strict: select with ``>``, and then without the upper bound of 1 (which would change nothing).
+        """
+        threshold = 2 * self.mean
+        if strict:
+            selected = self.levels > threshold[:, None]
+        else:
+            selected = self.levels >= np.minimum(threshold, 1)[:, None]
+        chosen = (self.by_mask * selected[:, None]).sum(axis=2)
+        return chosen[:, 1], chosen[:, 0]
+
+
+def min_max_levels(low: int, high: int) -> Float:
+    """(256,) the level after min-max of each 8-bit value, of a map whose extremes are ``low`` and ``high``.
+
+    The operations come in PySODMetrics' order, so that every level is its to the last bit. A constant map is
+    not normalised. Values outside the extremes get levels outside [0, 1]; no pixel has them.
+
+    >>> min_max_levels(10, 20)[[10, 15, 20]].tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if low == high:
+        return _UNIT
+    return (_UNIT - _UNIT[low]) / (_UNIT[high] - _UNIT[low])
+
+
+def _count(saliency: UInt8, mask: UInt8, middle: UInt8) -> Int:
+    """(2, 256) counts of one part; ``middle`` is non-zero where the value is neither 0 nor 255.
+
+    Most pixels of a saliency map are 0 or 255, which are counted far faster than binned.
+    """
+    pixels, positives = mask.size, cv2.countNonZero(mask)
+    counts = np.zeros((2, 256), np.int64)
+    inside = cv2.bitwise_and(middle, mask)
+    outside = cv2.subtract(middle, mask)
+    for row, selector in enumerate((outside, inside)):
+        if cv2.countNonZero(selector):
+            counts[row] = cv2.calcHist([saliency], [0], selector, [256], [0, 256])[:, 0]
+    counts[1, 255] = np.count_nonzero((saliency == 255) & (mask != 0))
+    counts[1, 0] = positives - counts[1].sum()
+    nonzero = cv2.countNonZero(saliency)
+    counts[0, 255] = nonzero - counts[:, 1:].sum()
+    counts[0, 0] = pixels - positives - counts[0].sum()
+    return counts
+
+
+def _count_parts(saliency: UInt8, mask: UInt8, split: tuple[int, int]) -> Int:
+    """(2, 4, 256) counts of one picture."""
+    middle = (saliency - np.uint8(1) < 254).view(np.uint8)  # 0 wraps to 255
+    row, column = split
+    halves = ((slice(None, row), slice(row, None)), (slice(None, column), slice(column, None)))
+    counts = np.zeros((2, 4, 256), np.int64)
+    for quadrant in range(4):
+        rows, columns = halves[0][quadrant // 2], halves[1][quadrant % 2]
+        part, part_mask, part_middle = saliency[rows, columns], mask[rows, columns], middle[rows, columns]
+        if part.size == 0:
+            continue
+        step = max(1, _EXACT_IN_FLOAT32 // part.shape[1])
+        for top in range(0, part.shape[0], step):
+            strip = slice(top, top + step)
+            counts[:, quadrant] += _count(part[strip], part_mask[strip], part_middle[strip])
+    return counts
+
+
+def centroid_split(mask: UInt8, matlab: bool) -> tuple[int, int]:
+    """Rows and columns of the upper-left quadrant: the 1-based centroid of the foreground.
+
+    Args:
+        mask: (H, W) uint8, 255 in the foreground.
+        matlab: round halves away from zero on 1-based coordinates; else halves to even on 0-based ones.
+
+    Returns:
+        the whole picture's size where there is no foreground (the S-measure then has no use for quadrants).
+
+    >>> centroid_split(np.array([[255, 255, 0]], np.uint8), matlab=True)
+    (1, 2)
+    >>> centroid_split(np.array([[255, 255, 0]], np.uint8), matlab=False)
+    (1, 1)
+    """
+    kind = cv2.CV_32S if max(mask.shape) < 1 << 22 else cv2.CV_64F  # int32 holds 255 times the longest side
+    by_row = cv2.reduce(mask, 1, cv2.REDUCE_SUM, dtype=kind)[:, 0].astype(np.int64) // 255
+    by_column = cv2.reduce(mask, 0, cv2.REDUCE_SUM, dtype=kind)[0].astype(np.int64) // 255
+    total = int(by_row.sum())
+    if total == 0:
+        return mask.shape[0], mask.shape[1]
+    split = []
+    for line in (by_row, by_column):
+        weighted = int(line @ np.arange(len(line)))
+        if matlab:
+            split.append((2 * (weighted + total) + total) // (2 * total))
+        else:
+            split.append(round(weighted / total) + 1)
+    return split[0], split[1]
+
+
+def _ties(total: Int, low: Int) -> Bool:
+    """Where a pixel's level equals twice the mean exactly, so that rounding decides on which side it is.
+
+    Args:
+        total: (B, 256) pixels by value.
+        low: (B,) the smallest value.
+
+    Returns:
+        (B,); a constant map has none, its sum being exact or far from a tie.
+    """
+    above = np.arange(256) - low[:, None]
+    twice = 2 * (total * above).sum(axis=1)
+    tied = (total > 0) & (total.sum(axis=1)[:, None] * above == twice[:, None])
+    return tied.any(axis=1) & (twice > 0)
+
+
+def joint_histogram(pictures: Sequence[Picture], protocol: Protocol) -> JointHistogram:
+    """Read the pixels of B pictures, of any sizes, into one :class:`JointHistogram`."""
+    batch = len(pictures)
+    counts = np.zeros((batch, 2, 4, 256), np.int64)
+    sizes, split = np.zeros((batch, 2), np.int64), np.zeros((batch, 2), np.int64)
+    for i, picture in enumerate(pictures):
+        sizes[i] = picture.mask.shape
+        split[i] = centroid_split(picture.mask, protocol.matlab_centroid)
+        counts[i] = _count_parts(picture.saliency, picture.mask, (int(split[i, 0]), int(split[i, 1])))
+    total = counts.sum(axis=(1, 2))
+    low, high = (total > 0).argmax(axis=1), 255 - (total[:, ::-1] > 0).argmax(axis=1)
+    levels = np.array([min_max_levels(*ends) for ends in zip(low, high, strict=True)]).reshape(batch, 256)
+    mean = (total * levels).sum(axis=1) / total.sum(axis=1)
+    for i in np.flatnonzero(_ties(total, low)):
+        mean[i] = levels[i][pictures[i].saliency].mean()
+    blank = np.array([picture.blank for picture in pictures], np.bool_)
+    return JointHistogram(counts, sizes, split, levels, mean, blank)

@@ -1,0 +1,219 @@
+"""Every score of every picture, from one pass over the pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qefpn.metrics.binary_ratio import binary_ratio
+from qefpn.metrics.e_measure import adaptive_e_measure, e_measure_curve
+from qefpn.metrics.f_measure import adaptive_f_measure, f_measure
+from qefpn.metrics.histogram import Float, JointHistogram, joint_histogram
+from qefpn.metrics.inputs import Picture, check_names, is_single, to_pairs
+from qefpn.metrics.mae import mean_absolute_error
+from qefpn.metrics.pr_curve import precision_recall_curve
+from qefpn.metrics.protocol import F3NET, Protocol, get_protocol
+from qefpn.metrics.s_measure import s_measure
+from qefpn.metrics.weighted_f import weighted_f_measure
+
+SCORES = ("mae", "mean_f", "weighted_f", "s_measure", "e_measure", "binary_ratio")
+"""The scores a picture whose mean over a set is the set's figure, and which may be NaN for a picture."""
+
+CURVES = ("precision", "recall", "f_curve", "e_curve")
+"""The curves a picture, of 256 values; index 0 is the threshold 255."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores and curves of a batch of B pictures.
+
+    Args:
+        protocol: the protocol they follow.
+        values: by the names of :data:`SCORES` (B,) and of :data:`CURVES` (B, 256), float64.
+    """
+
+    protocol: Protocol
+    values: Mapping[str, Float]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def records(self, names: Sequence[str] | None = None, curves: bool = False) -> list[dict[str, Any]]:
+        """One record a picture, of plain Python values. See :func:`saliency_scores`."""
+        records = []
+        for i in range(len(self)):
+            record: dict[str, Any] = {} if names is None else {"name": names[i]}
+            record.update({name: float(self.values[name][i]) for name in SCORES})
+            f_curve, e_curve = self.values["f_curve"][i], self.values["e_curve"][i]
+            record["max_f"], record["mean_curve_f"] = float(f_curve.max()), float(f_curve.mean())
+            record["max_e"], record["mean_e"] = float(e_curve.max()), float(e_curve.mean())
+            if curves:
+                record.update({name: self.values[name][i].tolist() for name in CURVES})
+            records.append(record)
+        return records
+
+
+Pictures = Sequence[Picture]
+Scorer = Callable[[JointHistogram, Pictures, Protocol], dict[str, Float]]
+
+
+def _weighted(histogram: JointHistogram, pictures: Pictures, protocol: Protocol) -> dict[str, Float]:
+    scores = [
+        0.0 if picture.blank else weighted_f_measure(picture.saliency, picture.mask, levels)
+        for picture, levels in zip(pictures, histogram.levels, strict=True)
+    ]
+    return {"weighted_f": np.array(scores, np.float64)}
+
+
+def _curves(histogram: JointHistogram, pictures: Pictures, protocol: Protocol) -> dict[str, Float]:
+    precision, recall = precision_recall_curve(histogram)
+    return {"precision": precision, "recall": recall, "f_curve": f_measure(precision, recall)}
+
+
+SCORERS: Mapping[str, Scorer] = {
+    "mae": lambda h, _, p: {"mae": mean_absolute_error(h)},
+    "mean_f": lambda h, _, p: {"mean_f": adaptive_f_measure(h)},
+    "weighted_f": _weighted,
+    "s_measure": lambda h, _, p: {"s_measure": s_measure(h, clamp=p.clamp_s)},
+    "e_measure": lambda h, _, p: {"e_measure": adaptive_e_measure(h, strict=p.strict_e)},
+    "binary_ratio": lambda h, _, p: {"binary_ratio": binary_ratio(h.by_mask.sum(axis=1))},
+    "curves": _curves,
+    "e_curve": lambda h, _, p: {"e_curve": e_measure_curve(h)},
+}
+"""What can be measured, by name; each gives one or more entries of :attr:`Measured.values`."""
+
+
+def measure(
+    pred: Any, target: Any, protocol: str | Protocol = F3NET, scorers: Iterable[str] = tuple(SCORERS)
+) -> Measured:
+    """Measure a batch of maps against their masks.
+
+    Args:
+        pred: maps: (H, W), (B, H, W) or (B, 1, H, W), torch or NumPy, or a list of (H, W) of mixed sizes;
+            uint8 0-255 or float 0-1. A map of another size than its mask is resized to it, bicubically.
+        target: masks, the same.
+        protocol: "f3net" or "pysod".
+        scorers: which of :data:`SCORERS` to run.
+
+    Raises:
+        ValueError: unknown protocol, shapes that do not fit, floats outside [0, 1], NaN.
+        TypeError: elements that are neither uint8, bool nor float.
+    """
+    protocol = get_protocol(protocol)
+    pictures = to_pairs(pred, target, protocol)
+    histogram = joint_histogram(pictures, protocol)
+    values: dict[str, Float] = {}
+    for name in scorers:
+        values.update(SCORERS[name](histogram, pictures, protocol))
+    if histogram.blank.any():
+        values = {name: np.where(_like(histogram.blank, v), 0.0, v) for name, v in values.items()}
+    return Measured(protocol, values)
+
+
+def _like(blank: np.ndarray, values: Float) -> np.ndarray:
+    return blank if values.ndim == 1 else blank[:, None]
+
+
+def saliency_scores(
+    pred: Any,
+    target: Any,
+    protocol: str | Protocol = "f3net",
+    names: Sequence[str] | None = None,
+    *,
+    curves: bool = False,
+) -> Any:
+    """Scores a picture: what ``scores.csv`` holds.
+
+    Args:
+        pred: maps, as :func:`measure` takes them.
+        target: masks, the same.
+        protocol: "f3net" or "pysod".
+        names: one name a picture; it becomes the entry ``name``.
+        curves: add the picture's ``precision``, ``recall``, ``f_curve`` and ``e_curve``, lists of 256 values,
+            index 0 the threshold 255.
+
+    Returns:
+        for (H, W) input one record, else a list of one record a picture: a dict of floats ``mae``, ``mean_f``
+        (adaptive), ``weighted_f``, ``s_measure``, ``e_measure`` (adaptive), ``binary_ratio`` (percent),
+        ``max_f``, ``mean_curve_f``, ``max_e`` and ``mean_e``, the last four from the picture's own curves. A
+        score that is not defined is NaN. :func:`combine` turns records into the figures of a set.
+
+    Raises:
+        ValueError: as :func:`measure`, or another number of names than pictures.
+        TypeError: as :func:`measure`.
+
+    >>> mask = np.zeros((8, 8), np.uint8)
+    >>> mask[2:6, 2:6] = 255
+    >>> record = saliency_scores(mask, mask, protocol="pysod")
+    >>> record["mae"], record["max_f"], round(record["s_measure"], 6)
+    (0.0, 1.0, 1.0)
+    """
+    measured = measure(pred, target, protocol)
+    checked = check_names(names, len(measured))
+    records = measured.records(checked, curves)
+    return records[0] if is_single(pred) and is_single(target) else records
+
+
+def f_curve_of_means(precision: Any, recall: Any) -> Any:
+    """F-measure at each threshold of a set's mean precision and recall (f3net).
+
+    ``1.3 P R / (0.3 P + R)``, 0 where ``P R`` is 0.
+    """
+    return f_measure(np.asarray(precision, np.float64), np.asarray(recall, np.float64))
+
+
+def combine(records: Iterable[Mapping[str, Any]], protocol: str | Protocol = "f3net") -> dict[str, Any]:
+    """The figures of a set from the records of its pictures, without the pictures.
+
+    Args:
+        records: of :func:`saliency_scores`, or rows of ``scores.csv`` turned into floats.
+        protocol: the protocol of the records.
+
+    Returns:
+        floats as ``SaliencyMetrics.compute`` gives them: means that leave NaN out, ``images`` and
+        ``undefined`` (scores left out). ``max_f``, ``mean_curve_f``, ``max_e``, ``mean_e`` and the curves
+        need the pictures' curves, and are there only where every record was made with ``curves=True``.
+
+    >>> mask = np.zeros((2, 8, 8), np.uint8)
+    >>> mask[:, 2:6, 2:6] = 255
+    >>> figures = combine(saliency_scores(mask, mask))
+    >>> figures["mean_f"], figures["images"]
+    (1.0, 2)
+    """
+    protocol = get_protocol(protocol)
+    listed = list(records)
+    figures: dict[str, Any] = {}
+    undefined = 0
+    for name in SCORES:
+        column = [float(record[name]) for record in listed if not math.isnan(float(record[name]))]
+        undefined += len(listed) - len(column)
+        figures[name] = math.fsum(column) / len(column) if column else math.nan
+    if listed and all(set(CURVES) <= set(record) for record in listed):
+        means = {name: np.mean([record[name] for record in listed], axis=0) for name in CURVES}
+        figures.update(curve_figures(means, protocol))
+    return {**figures, "images": len(listed), "undefined": undefined}
+
+
+def curve_figures(means: Mapping[str, Float], protocol: Protocol) -> dict[str, Any]:
+    """What a set's mean curves say: ``max_f``, ``mean_curve_f``, ``max_e``, ``mean_e`` and three curves.
+
+    Args:
+        means: by the names of :data:`CURVES`, (256,) each, the mean over the pictures.
+        protocol: f3net takes the F curve of the mean precision and recall, pysod the mean F curve.
+    """
+    f_curve, e_curve = means["f_curve"], means["e_curve"]
+    if protocol.curve_of_means:
+        f_curve = f_curve_of_means(means["precision"], means["recall"])
+    return {
+        "max_f": float(f_curve.max()),
+        "mean_curve_f": float(f_curve.mean()),
+        "max_e": float(e_curve.max()),
+        "mean_e": float(e_curve.mean()),
+        "precision": means["precision"],
+        "recall": means["recall"],
+        "f_curve": f_curve,
+    }

@@ -1,0 +1,48 @@
+"""Distances and nearest pixels against scipy, whose way to break ties the weighted F-measure follows."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from scipy.ndimage import distance_transform_edt
+from tests.metrics.maps import a_mask, blobs
+
+from qefpn.metrics import distance as module
+from qefpn.metrics.distance import REACH, fill_near_background, squared_distances
+
+
+def masks() -> list[np.ndarray]:
+    rng = np.random.default_rng(11)
+    found = [a_mask(rng, *rng.integers(1, 90, 2))[1] for _ in range(120)]
+    found += [blobs(rng, 300, 411) for _ in range(4)]
+    return [mask for mask in ((m > 128).astype(np.uint8) * 255 for m in found) if mask.any()]
+
+
+def test_squared_distances_are_scipys() -> None:
+    for mask in masks():
+        expected = np.rint(distance_transform_edt(mask == 0) ** 2)
+        assert (squared_distances(mask) == expected).all()
+
+
+def test_far_distances_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.zeros((1200, 810), np.uint8)
+    mask[5, 3] = mask[640, 800] = 255
+    expected = np.rint(distance_transform_edt(mask == 0) ** 2)
+    assert expected.max() > 600**2
+    assert (squared_distances(mask) == expected).all()
+    monkeypatch.setattr(module, "_EXACT_DIAGONAL2", 1 << 10)
+    assert (squared_distances(mask) == expected).all()
+
+
+def test_near_background_takes_the_value_of_scipys_nearest_pixel() -> None:
+    rng = np.random.default_rng(12)
+    compared = 0
+    for mask in masks():
+        values = rng.random(mask.shape)
+        rows, columns = distance_transform_edt(mask == 0, return_distances=False, return_indices=True)
+        near = cv2.dilate(mask, np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)) != 0
+        filled = fill_near_background(values, mask, squared_distances(mask))
+        assert (filled[near] == values[rows, columns][near]).all()
+        compared += int(near.sum())
+    assert compared > 10_000
