@@ -1,0 +1,59 @@
+"""Gradients from a few damped steps at the fixed point, without a backward solve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qefpn.implicit.adjoints.base import ADJOINTS, Adjoint, attach
+from qefpn.implicit.checks import check_count, check_number
+from qefpn.implicit.problem import FlatMap, Problem
+from qefpn.implicit.solvers.base import Solver, SolveResult
+from qefpn.implicit.stats import BackwardRecord
+
+
+@ADJOINTS.register("phantom")
+@dataclass(frozen=True)
+class PhantomAdjoint(Adjoint):
+    """Autograd through ``steps`` damped iterations z ← damping·f(z) + (1 − damping)·z that start at z*
+    (Geng et al., On Training Implicit Models, NeurIPS 2021). The value stays z*.
+
+    Args:
+        steps: iterations (≥ 1), whose graphs are all kept.
+        damping: in (0, 1]; 1 is the truncated Neumann series of ``steps`` terms.
+    """
+
+    steps: int = 5
+    damping: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_count("PhantomAdjoint", "steps", self.steps)
+        check_number("PhantomAdjoint", "damping", self.damping, low=0.0, high=1.0, open_low=True)
+
+    def run(self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver,
+            record: BackwardRecord) -> SolveResult:
+        return _attach_steps(problem, residual_map, z, solver, self.steps, self.damping)
+
+
+@ADJOINTS.register("jacobian_free")
+@dataclass(frozen=True)
+class JacobianFreeAdjoint(Adjoint):
+    """Eq. 6 with the inverse Jacobian replaced by the identity: autograd through one f at z*
+    (Fung et al., JFB: Jacobian-Free Backpropagation for Implicit Networks, AAAI 2022)."""
+
+    def run(self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver,
+            record: BackwardRecord) -> SolveResult:
+        return _attach_steps(problem, residual_map, z, solver, 1, 1.0)
+
+
+def _attach_steps(problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, steps: int,
+                  damping: float) -> SolveResult:
+    with torch.no_grad():
+        result = solver.solve(residual_map, z.detach())
+    state = result.value.detach()
+    for _ in range(steps):
+        state = torch.lerp(state, problem(state), damping)
+    value = attach(result.value, state) if state.requires_grad else result.value
+    return SolveResult(value, result.stats)

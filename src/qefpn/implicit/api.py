@@ -1,0 +1,100 @@
+"""The one entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qefpn.implicit.adjoints import Adjoint, ImplicitAdjoint, UnrolledAdjoint
+from qefpn.implicit.layout import State, StateLayout
+from qefpn.implicit.problem import Problem, widen
+from qefpn.implicit.residuals import Equilibrium, Residual
+from qefpn.implicit.solvers import Broyden, Solver, Unroll
+from qefpn.implicit.stats import BackwardRecord, Solution
+
+_BROYDEN, _EQUILIBRIUM = Broyden(), Equilibrium()
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def fixed_point(f: Callable[..., Any], z0: State, args: tuple[Any, ...] = (), *, solver: Solver = _BROYDEN,
+                residual: Residual = _EQUILIBRIUM, adjoint: Adjoint | None = None,
+                keys: Tensor | None = None, raise_nonfinite: bool = False) -> Solution:
+    """Solve f(z, *args) = z, one fixed point a sample, differentiably.
+
+    Gradients reach ``args`` and whatever f closes over. The solve runs in float32 (in float64 for a float64
+    z0), with autocast disabled: under autocast, half-precision z0 and args are widened; without it f is
+    called in z0's own type. Not converging is no error: see ``Solution.stats``.
+
+    Args:
+        f: maps a state (B, ...) or a tuple of such, and ``args``, to a state of the same shapes. Samples must
+            not depend on each other.
+        z0: the starting point. It gets no gradient, except under ``UnrolledAdjoint``.
+        args: passed on to f. A tensor whose first axis is as long as the batch counts as batch-first: the
+            quasi residual calls f on a part of the batch with the same part of such arguments. Put there
+            everything that has a batch axis, or nothing.
+        solver: the forward solver; the default is ``Broyden()``.
+        residual: what is solved; the default is ``Equilibrium()``.
+        adjoint: how gradients are computed. None: ``UnrolledAdjoint`` for ``Unroll``, else
+            ``ImplicitAdjoint``.
+        keys: int64 (B,), one a sample, that seed the masks of ``quasi`` and ``literal``: the same key with
+            the same ``residual.seed`` gives the same mask, whatever the batch. None: derived from
+            ``residual.seed``, one draw from torch's default generator and the sample's position.
+        raise_nonfinite: raise ``FloatingPointError`` when f gave a NaN or an infinity for some sample.
+            Otherwise that sample keeps its best iterate and ``stats.finite`` says so.
+
+    Returns:
+        A :class:`Solution`.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: f changes the shape or the device of the state; ``keys`` do not match the batch; an
+            adjoint that cannot work with the solver.
+    """
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a Solver, got {solver!r}")
+    if not isinstance(residual, Residual):
+        raise TypeError(f"residual must be a Residual, got {residual!r}")
+    if adjoint is None:
+        adjoint = UnrolledAdjoint() if isinstance(solver, Unroll) else ImplicitAdjoint()
+    elif not isinstance(adjoint, Adjoint):
+        raise TypeError(f"adjoint must be an Adjoint or None, got {adjoint!r}")
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write (x,) for one argument")
+    adjoint.check(solver)
+    layout = StateLayout.of(z0)
+    first = z0[0] if isinstance(z0, (tuple, list)) else z0
+    _check_keys(keys, first.shape[0])
+
+    state_dtype, device = first.dtype, first.device.type
+    dtype = torch.float32 if state_dtype in _HALF else state_dtype
+    f_dtype = state_dtype
+    if torch.is_autocast_enabled(device):
+        f_dtype, args = dtype, widen(args)
+    record = BackwardRecord()
+    with torch.autocast(device, enabled=False):
+        problem = Problem(f, args, layout, f_dtype, dtype)
+        z = layout.flatten(z0).to(dtype)
+        residual_map = residual.bind(problem, z, keys)
+        if torch.is_grad_enabled():
+            result = adjoint.run(problem, residual_map, z, solver, record)
+        else:
+            result = solver.solve(residual_map, z)
+        value = result.value
+        if value.data_ptr() == z.data_ptr():  # the starting point: never hand out the caller's memory
+            value = value.clone()
+        if raise_nonfinite and not bool(result.stats.finite.all()):
+            samples = (~result.stats.finite).nonzero().flatten().tolist()
+            raise FloatingPointError(f"f gave a NaN or an infinity for the samples {samples}")
+        return Solution(layout.unflatten(value.to(state_dtype)), result.stats, record)
+
+
+def _check_keys(keys: Tensor | None, batch: int) -> None:
+    if keys is None:
+        return
+    if not isinstance(keys, Tensor) or keys.dtype.is_floating_point or keys.dtype == torch.bool:
+        raise TypeError("keys must be a tensor of integers")
+    if keys.shape != (batch,):
+        raise ValueError(f"keys must hold one integer a sample, ({batch},), got {tuple(keys.shape)}")

@@ -1,0 +1,54 @@
+"""Solvers, residuals and adjoints from their configuration names."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from qefpn.implicit.adjoints import ADJOINTS, Adjoint
+from qefpn.implicit.residuals import RESIDUALS, Residual
+from qefpn.implicit.solvers import SOLVERS, Solver
+from qefpn.registry import Registry
+
+T = TypeVar("T")
+
+
+def build_solver(name: str, **options: Any) -> Solver:
+    """The solver called ``name``: anderson, broyden, fixed_point or unroll.
+
+    Raises:
+        ValueError: unknown name, or a value out of range; the message lists what exists.
+        TypeError: unknown option, or a value of the wrong type; the message lists the options.
+    """
+    return _build(SOLVERS, name, options)
+
+
+def build_residual(name: str, **options: Any) -> Residual:
+    """The residual called ``name``: equilibrium, quasi or literal. Raises as :func:`build_solver`."""
+    return _build(RESIDUALS, name, options)
+
+
+def build_adjoint(name: str, **options: Any) -> Adjoint:
+    """The adjoint called ``name``: implicit, jacobian_free, phantom, shine or unrolled.
+
+    The ``solver`` of ``implicit`` may be a mapping ``{"name": ..., **options}``. Raises as
+    :func:`build_solver`.
+    """
+    solver = options.get("solver")
+    if isinstance(solver, Mapping):
+        options["solver"] = build_solver(**{str(key): value for key, value in solver.items()})
+    return _build(ADJOINTS, name, options)
+
+
+def _build(registry: Registry[type[T]], name: str, options: dict[str, Any]) -> T:
+    entry = registry.get(name)
+    known = [field.name for field in dataclasses.fields(entry)]  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            takes = f"it takes: {', '.join(known)}" if known else "it takes none"
+            raise TypeError(f"{registry.kind} {name!r} has no option {option!r}{hint}; {takes}")
+    return entry(**options)

@@ -1,0 +1,81 @@
+"""The user's function on flat states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qefpn.implicit.layout import StateLayout
+
+FlatMap = Callable[[Tensor], Tensor]
+"""(B, N) to (B, N)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """f and its arguments, as a map of (B, N) to (B, N).
+
+    Attributes:
+        layout: how a flat state becomes what f takes.
+        f_dtype: the type in which f is called; the solver's own type where they are equal.
+        dtype: the solver's type, float32 or float64.
+    """
+
+    f: Callable[..., Any]
+    args: tuple[Any, ...]
+    layout: StateLayout
+    f_dtype: torch.dtype
+    dtype: torch.dtype
+
+    def __call__(self, z: Tensor, args: tuple[Any, ...] | None = None) -> Tensor:
+        state = self.layout.unflatten(z.to(self.f_dtype))
+        output = self.f(state, *(self.args if args is None else args))
+        self.layout.check_output(output, z)
+        return self.layout.flatten(output).to(self.dtype)
+
+    def can_subselect(self, batch: int) -> bool:
+        """Whether some argument is batch-first, so that f can be called on a part of the batch."""
+        return any(_has_batch(arg, batch) for arg in self.args)
+
+    def subselect(self, rows: Tensor, batch: int) -> tuple[Any, ...]:
+        """The arguments of the samples ``rows``."""
+        return tuple(_select(arg, rows, batch) for arg in self.args)
+
+
+def _has_batch(arg: Any, batch: int) -> bool:
+    if isinstance(arg, Tensor):
+        return arg.dim() > 0 and arg.shape[0] == batch
+    if isinstance(arg, (tuple, list)):
+        return any(_has_batch(part, batch) for part in arg)
+    if isinstance(arg, dict):
+        return any(_has_batch(part, batch) for part in arg.values())
+    return False
+
+
+def _select(arg: Any, rows: Tensor, batch: int) -> Any:
+    if isinstance(arg, Tensor):
+        return arg.index_select(0, rows) if _has_batch(arg, batch) else arg
+    if isinstance(arg, tuple) and hasattr(arg, "_fields"):
+        return type(arg)(*(_select(part, rows, batch) for part in arg))
+    if isinstance(arg, (tuple, list)):
+        return type(arg)(_select(part, rows, batch) for part in arg)
+    if isinstance(arg, dict):
+        return {name: _select(part, rows, batch) for name, part in arg.items()}
+    return arg
+
+
+def widen(arg: Any) -> Any:
+    """Half-precision tensors inside ``arg`` as float32, differentiably; everything else as it is."""
+    if isinstance(arg, Tensor):
+        return arg.float() if arg.dtype in (torch.float16, torch.bfloat16) else arg
+    if isinstance(arg, tuple) and hasattr(arg, "_fields"):
+        return type(arg)(*(widen(part) for part in arg))
+    if isinstance(arg, (tuple, list)):
+        return type(arg)(widen(part) for part in arg)
+    if isinstance(arg, dict):
+        return {name: widen(part) for name, part in arg.items()}
+    return arg

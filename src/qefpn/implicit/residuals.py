@@ -1,0 +1,170 @@
+"""What is solved: residuals g(z), each written as a map F with g(z) = F(z) − z."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qefpn.implicit.checks import check_count, check_number
+from qefpn.implicit.masks import draw_masks
+from qefpn.implicit.problem import FlatMap, Problem
+from qefpn.registry import Registry
+
+RESIDUALS: Registry[type[Residual]] = Registry("residual")
+
+
+class Residual(ABC):
+    """A residual function, chosen by name."""
+
+    @abstractmethod
+    def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
+        """The map F of one solve, with its mask drawn.
+
+        Args:
+            problem: f on flat states.
+            z: (B, N), any state of the solve: its shape and device count, not its values.
+            keys: (B,) integers that seed the masks, or None.
+        """
+
+
+@RESIDUALS.register("equilibrium")
+@dataclass(frozen=True)
+class Equilibrium(Residual):
+    """g(z) = f(z) − z (Eq. 3)."""
+
+    def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
+        return problem
+
+
+@dataclass(frozen=True)
+class _Masked(Residual):
+    p: float = 5e-7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number(type(self).__name__, "p", self.p, low=0.0, high=1.0)
+        check_count(type(self).__name__, "seed", self.seed, least=-(1 << 63))
+
+    def _drops(self, z: Tensor, keys: Tensor | None) -> _Drops:
+        return _Drops.draw(z, self.p, self.seed, keys)
+
+
+@RESIDUALS.register("quasi")
+@dataclass(frozen=True)
+class QuasiEquilibrium(_Masked):
+    """g(z) = f(ẑ) + J_f(ẑ)(z − ẑ) − z with ẑ = z·mask: Eq. 9 put into Eq. 3.
+
+    One mask a solve, without 1/(1 − p) rescaling. The Jacobian-vector product is taken on the samples that
+    have a drop, with ``args`` sub-selected; on the whole batch where no argument is batch-first, since f then
+    closes over its injection. A batch without a drop costs and computes exactly what ``Equilibrium`` does.
+
+    Args:
+        p: probability in [0, 1] that an element is dropped.
+        seed: seeds the masks, together with the key of each sample.
+    """
+
+    def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
+        drops = self._drops(z, keys)
+        if drops.rows.numel() == 0:
+            return problem
+        batch = z.shape[0]
+        if drops.rows.numel() == batch or not problem.can_subselect(batch):
+            whole = drops.whole()
+            return lambda z: whole.linearised(problem, z, None)
+        args = problem.subselect(drops.rows, batch)
+        others = drops.other_rows()
+        other_args = problem.subselect(others, batch)
+        back = torch.argsort(torch.cat([others, drops.rows]))
+
+        def quasi(z: Tensor) -> Tensor:
+            plain = problem(z.index_select(0, others), other_args)
+            linear = drops.linearised(problem, z.index_select(0, drops.rows), args)
+            return torch.cat([plain, linear]).index_select(0, back)
+
+        return quasi
+
+
+@RESIDUALS.register("literal")
+@dataclass(frozen=True)
+class LiteralQuasiEquilibrium(_Masked):
+    """Equation 10 as printed: g(z) = f(z) − f(ẑ) − J_f(ẑ)(z − ẑ). For research only.
+
+    It is zero at z = 0, where the solver starts, and everywhere when no element is dropped, so a solve stops
+    where it starts. A warning says so.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._warn()
+
+    @staticmethod
+    def _warn() -> None:
+        warnings.warn("the literal residual (Eq. 10 as printed) is zero at z = 0 and wherever no element is "
+                      "dropped: its solve stops where it starts; 'quasi' is what the paper's text describes",
+                      UserWarning, stacklevel=3)
+
+    def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
+        self._warn()
+        drops = self._drops(z, keys)
+        batch = z.shape[0]
+        if drops.rows.numel() == 0:
+            return torch.clone
+        if not problem.can_subselect(batch):
+            whole = drops.whole()
+            return lambda z: z + problem(z) - whole.linearised(problem, z, None)
+        args = problem.subselect(drops.rows, batch)
+
+        def literal(z: Tensor) -> Tensor:
+            part = z.index_select(0, drops.rows)
+            value = part + problem(part, args) - drops.linearised(problem, part, args)
+            return z.index_copy(0, drops.rows, value)
+
+        return literal
+
+
+@dataclass(frozen=True)
+class _Drops:
+    """Dropped elements of a batch: the samples that have any, and flat positions among those samples."""
+
+    rows: Tensor
+    positions: Tensor
+    batch: int
+    size: int
+
+    @classmethod
+    def draw(cls, z: Tensor, p: float, seed: int, keys: Tensor | None) -> _Drops:
+        batch, size = z.shape
+        masks = draw_masks(batch, size, p, seed, keys)
+        rows = [row for row, mask in enumerate(masks) if mask.size]
+        flat = [masks[row] + place * size for place, row in enumerate(rows)]
+        positions = np.concatenate(flat) if flat else np.empty(0, dtype=np.int64)
+        return cls(torch.tensor(rows, dtype=torch.int64, device=z.device),
+                   torch.from_numpy(positions).to(z.device), batch, size)
+
+    def other_rows(self) -> Tensor:
+        """The samples without a drop."""
+        dropped = set(self.rows.tolist())
+        return torch.tensor([row for row in range(self.batch) if row not in dropped],
+                            dtype=torch.int64, device=self.rows.device)
+
+    def whole(self) -> _Drops:
+        """The same drops with positions counted in the whole batch."""
+        place = torch.div(self.positions, self.size, rounding_mode="floor")
+        column = self.positions - place * self.size
+        positions = self.rows[place] * self.size + column
+        return _Drops(torch.arange(self.batch, device=self.rows.device), positions, self.batch, self.size)
+
+    def linearised(self, problem: Problem, z: Tensor, args: tuple[object, ...] | None) -> Tensor:
+        """f(ẑ) + J_f(ẑ)(z − ẑ), (R, N), for the samples z (R, N) that ``positions`` refer to."""
+        dropped = z.reshape(-1).index_select(0, self.positions)
+        # z − ẑ is z at the drops and 0 elsewhere; subtracting would turn an infinity into a NaN
+        tangent = torch.zeros_like(z).view(-1).index_copy(0, self.positions, dropped).view_as(z)
+        kept = z.reshape(-1).index_fill(0, self.positions, 0.0).view_as(z)
+        value, slope = torch.func.jvp(lambda state: problem(state, args), (kept,), (tangent,))  # type: ignore[misc]
+        result: Tensor = value + slope
+        return result

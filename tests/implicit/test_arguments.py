@@ -1,0 +1,132 @@
+"""Mistakes are errors that say what was expected."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qefpn.implicit import (
+    Anderson,
+    Broyden,
+    Equilibrium,
+    FixedPointIteration,
+    ImplicitAdjoint,
+    JacobianFreeAdjoint,
+    PhantomAdjoint,
+    QuasiEquilibrium,
+    ShineAdjoint,
+    Unroll,
+    UnrolledAdjoint,
+    build_adjoint,
+    build_residual,
+    build_solver,
+    fixed_point,
+)
+
+
+def test_build_by_name():
+    assert build_solver("broyden", max_steps=8, memory=4) == Broyden(8, memory=4)
+    assert build_solver("anderson", damping=0.5) == Anderson(damping=0.5)
+    assert build_solver("fixed_point") == FixedPointIteration()
+    assert build_solver("unroll", max_steps=5) == Unroll(5)
+    assert build_residual("equilibrium") == Equilibrium()
+    assert build_residual("quasi", p=1e-4, seed=2) == QuasiEquilibrium(1e-4, 2)
+    with pytest.warns(UserWarning):
+        assert build_residual("literal", p=0.5).p == 0.5
+    assert build_adjoint("implicit", solver={"name": "anderson", "max_steps": 3}) == ImplicitAdjoint(
+        Anderson(3)
+    )
+    assert build_adjoint("implicit", solver=None) == ImplicitAdjoint()
+    assert build_adjoint("phantom", steps=2) == PhantomAdjoint(2)
+    assert build_adjoint("jacobian_free") == JacobianFreeAdjoint()
+    assert build_adjoint("shine") == ShineAdjoint()
+    assert build_adjoint("unrolled", checkpoint=True) == UnrolledAdjoint(True)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: build_solver("broydn"), ValueError, "did you mean 'broyden'"),
+        (lambda: build_residual("none"), ValueError, "there are: equilibrium, literal, quasi"),
+        (
+            lambda: build_solver("broyden", maxsteps=3),
+            TypeError,
+            "did you mean 'max_steps'.*takes: max_steps, rtol",
+        ),
+        (lambda: build_adjoint("jacobian_free", steps=3), TypeError, "takes none"),
+        (lambda: build_solver("unroll", max_steps=0), ValueError, "max_steps must be at least 1, got 0"),
+        (lambda: Broyden(max_steps=2.5), TypeError, "max_steps must be a whole number"),
+        (lambda: Broyden(rtol=-1e-3), ValueError, "rtol must be in"),
+        (lambda: Anderson(atol=-1.0), ValueError, "atol"),
+        (lambda: Broyden(rtol=float("nan")), ValueError, "rtol"),
+        (lambda: Broyden(memory=0), ValueError, "memory must be at least 1"),
+        (lambda: Broyden(line_search="yes"), TypeError, "true or false"),
+        (lambda: Anderson(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
+        (lambda: FixedPointIteration(damping=1.5), ValueError, "damping"),
+        (lambda: Anderson(regularization="x"), TypeError, "regularization must be a number"),
+        (lambda: QuasiEquilibrium(p=1.01), ValueError, r"p must be in \[0, 1\]"),
+        (lambda: QuasiEquilibrium(p=-1e-9), ValueError, "p must be in"),
+        (lambda: PhantomAdjoint(steps=0), ValueError, "steps"),
+        (lambda: ImplicitAdjoint(solver="broyden"), TypeError, "must be a solver or None"),
+    ],
+)
+def test_bad_settings(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def tanh(z, *args):
+    return torch.tanh(z)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((tanh, None), {}, TypeError, "z0 must be a tensor or a tuple"),
+        ((tanh, torch.zeros(3)), {}, ValueError, "batch axis"),
+        ((tanh, torch.zeros(3, 2, dtype=torch.int64)), {}, TypeError, "floating"),
+        ((tanh, torch.zeros(0, 2)), {}, ValueError, "empty"),
+        ((tanh, (torch.zeros(3, 2), torch.zeros(2, 2))), {}, ValueError, "batch sizes differ"),
+        ((tanh, (torch.zeros(3, 2), torch.zeros(3, 2).double())), {}, ValueError, "types or devices differ"),
+        ((tanh, torch.zeros(3, 2), torch.zeros(3, 2)), {}, TypeError, r"args must be a tuple.*write \(x,\)"),
+        ((tanh, torch.zeros(3, 2)), {"solver": "broyden"}, TypeError, "solver must be a Solver"),
+        ((tanh, torch.zeros(3, 2)), {"residual": "quasi"}, TypeError, "residual must be a Residual"),
+        ((tanh, torch.zeros(3, 2)), {"adjoint": "implicit"}, TypeError, "adjoint must be an Adjoint"),
+        (
+            (tanh, torch.zeros(3, 2)),
+            {"adjoint": UnrolledAdjoint()},
+            ValueError,
+            "Unroll or FixedPointIteration",
+        ),
+        (
+            (tanh, torch.zeros(3, 2)),
+            {"adjoint": ShineAdjoint(), "solver": Anderson()},
+            ValueError,
+            "take Broyden",
+        ),
+        ((tanh, torch.zeros(3, 2)), {"keys": torch.zeros(3)}, TypeError, "integers"),
+        ((tanh, torch.zeros(3, 2)), {"keys": torch.arange(2)}, ValueError, r"\(3,\), got \(2,\)"),
+        ((lambda z: z[:, :1], torch.zeros(3, 2)), {}, ValueError, r"expected \(3, 2\), got \(3, 1\)"),
+        ((lambda z: z[:1], torch.zeros(3, 2)), {}, ValueError, r"expected \(3, 2\), got \(1, 2\)"),
+        ((lambda z: (z, z), torch.zeros(3, 2)), {}, ValueError, "one tensor.*tuple of 2"),
+        (
+            (lambda z: z[0], (torch.zeros(3, 2),)),
+            {},
+            ValueError,
+            "tuple of 1 tensors and returned one tensor",
+        ),
+        ((lambda z: z.long(), torch.zeros(3, 2)), {}, ValueError, "floating type"),
+        ((lambda z: None, torch.zeros(3, 2)), {}, ValueError, "got NoneType"),
+        ((lambda z: z.to("meta"), torch.zeros(3, 2)), {}, ValueError, "z0 is on cpu.*meta"),
+    ],
+)
+def test_bad_calls(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        fixed_point(*arguments, **options)
+
+
+def test_unroll_takes_the_unrolled_adjoint_unless_told_otherwise():
+    z0 = torch.ones(2, 3, requires_grad=True)
+    assert torch.autograd.grad(fixed_point(tanh, z0, solver=Unroll(2)).value.sum(), z0)[0].abs().sum() > 0
+    told = fixed_point(lambda z: 0.5 * torch.tanh(z), z0, solver=Unroll(2), adjoint=ImplicitAdjoint())
+    assert not told.value.requires_grad
