@@ -35,6 +35,7 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
         "residual": {"seed": config.seed, **config.residual} if "p" in config.residual else config.residual,
         "adjoint": config.adjoint,
         "residual_in_eval": pyramid.residual_in_eval,
+        "block_dtype": pyramid.block_dtype,
         "low_level_edges": config.loss.get("name") == "low_level_edges",
         "intermediate_supervision": pyramid.intermediate_supervision,
     }

@@ -31,6 +31,7 @@ class PyramidConfig:
     activation: str = "relu"
     intermediate_supervision: bool = False
     residual_in_eval: bool = False
+    block_dtype: str = "float32"
 
 
 @dataclass
@@ -137,6 +138,7 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0
+    init: str | None = None
     resume: str | None = None
     evaluate: bool = True
     report: bool = True

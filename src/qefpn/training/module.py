@@ -53,6 +53,7 @@ class SaliencyModule(pl.LightningModule):
         self._warmup = warmup
         self._seed = seed
         self._output: NetworkOutput | None = None
+        self.validated_at = -1  # optimizer step of the last validation
 
     def unrolled_layers(self) -> int | None:
         """Weight-tied layers of the warm-up, or None when the solver has taken over."""
@@ -104,6 +105,7 @@ class SaliencyModule(pl.LightningModule):
         self.val_metrics.update(maps, batch["mask"])
 
     def on_validation_epoch_end(self) -> None:
+        self.validated_at = self.global_step
         scores = self.val_metrics.compute()
         self.val_metrics.reset()
         for name in ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure"):

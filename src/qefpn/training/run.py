@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
+from qefpn.models import load_model
 from qefpn.training.build import build_module
 from qefpn.training.callbacks import LastCheckpoint, progress_callback
 from qefpn.training.config import TrainConfig
@@ -39,6 +42,8 @@ def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path 
     directory.mkdir(parents=True, exist_ok=True)
     write_config(config, directory / "config.yaml")
     module = build_module(config)
+    if config.init is not None:
+        start_from(module, Path(config.init))
     validates = bool(data.val_pairs)
     checkpoints = directory / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
@@ -51,7 +56,27 @@ def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path 
     if config.trainer.fast_dev_run:
         return None
     best = checkpoints / "best.ckpt"
+    if validates and module.validated_at != trainer.global_step:
+        with quiet():
+            _validate_last(trainer, module, data, config.monitor, checkpoints)
     return best if best.exists() else checkpoints / "last.ckpt"
+
+
+def _validate_last(
+    trainer: pl.Trainer, module: SaliencyModule, data: SaliencyDataModule, monitor: str, checkpoints: Path
+) -> None:
+    """Let the last weights compete for best.ckpt: a run that its time or steps end may stop between validations."""
+    callback = next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))
+    former = callback.best_model_score
+    scores = trainer.validate(module, datamodule=data, verbose=False)[0]
+    if monitor not in scores:
+        return
+    score = scores[monitor]
+    if former is None or (score < float(former) if callback.mode == "min" else score > float(former)):
+        if trainer.is_global_zero:
+            shutil.copyfile(checkpoints / "last.ckpt", checkpoints / "best.part")
+            os.replace(checkpoints / "best.part", checkpoints / "best.ckpt")
+        trainer.strategy.barrier()
 
 
 def _plain_values_only() -> dict[str, Any]:
@@ -118,6 +143,20 @@ def build_loggers(config: TrainConfig, directory: Path) -> list[Logger]:
 def write_config(config: TrainConfig, path: Path) -> None:
     """The resolved configuration as YAML."""
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+
+
+def start_from(module: SaliencyModule, path: Path) -> None:
+    """Copy the weights of a trained network into a fresh one.
+
+    Raises:
+        UserError: no checkpoint there, or one of a network of another shape.
+    """
+    try:
+        module.network.load_state_dict(load_model(path).state_dict())
+    except RuntimeError:
+        raise UserError(
+            f"init={path} holds a network of another shape: give the options of its run (config.yaml beside it)"
+        ) from None
 
 
 def check_checkpoint(path: Path) -> Path:

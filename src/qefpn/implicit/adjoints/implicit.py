@@ -109,7 +109,8 @@ def _solve_transposed(grad: Tensor, source: Any, target: Any, record: BackwardRe
     largest = torch.linalg.vector_norm(grad, ord=torch.inf, dim=1, keepdim=True)
     usable = torch.isfinite(largest) & (largest > 0)
     exponent = torch.frexp(torch.where(usable, largest, 1.0)).exponent
-    scaled = torch.ldexp(grad, -exponent)
+    one = torch.ones_like(largest)  # ldexp of the whole state would cost as much as a product with J
+    scaled = grad * torch.ldexp(one, -exponent)
 
     def transposed(v: Tensor) -> Tensor:
         product, = torch.autograd.grad([source], [target], [v], retain_graph=True, allow_unused=True)
@@ -121,7 +122,7 @@ def _solve_transposed(grad: Tensor, source: Any, target: Any, record: BackwardRe
     # A gradient that is not finite stays so: loss scalers look for it. A solve without one finite evaluation
     # leaves the incoming gradient, as JacobianFreeAdjoint would.
     solved = torch.isfinite(largest) & torch.isfinite(stats.relative_residual)[:, None]
-    return torch.where(solved, torch.ldexp(result.value, exponent), grad)
+    return torch.where(solved, result.value * torch.ldexp(one, exponent), grad)
 
 
 def _reaches_another_leaf(output: Tensor, leaf: Tensor) -> bool:
