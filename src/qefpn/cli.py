@@ -1,0 +1,57 @@
+"""`qefpn COMMAND ...`: finds the command, nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+
+from qefpn.errors import UserError
+
+COMMANDS = {
+    "train": "train a network, then score the test sets",
+    "evaluate": "saliency maps, scores and a table from a checkpoint",
+    "predict": "masks, cut-outs or overlays of pictures of one's own",
+    "data": "list, verify, download or synthesize data sets",
+    "report": "the HTML page of a run",
+}
+
+
+def usage() -> str:
+    lines = ["usage: qefpn COMMAND [key=value ...]", ""]
+    lines += [f"  {name:<10} {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join([*lines, "", "`qefpn COMMAND --help` lists the keys of a command."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; a user's mistake is one line on standard error and exit code 2."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from qefpn.version import __version__
+
+        print(__version__)
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"there is no command {name!r}{hint} (there are: {', '.join(COMMANDS)})")
+        return importlib.import_module(f"qefpn.commands.{name}").main(rest)
+    except UserError as error:
+        print(f"qefpn {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"qefpn {name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
