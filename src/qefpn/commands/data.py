@@ -8,8 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from qefpn.commands.overrides import command_help, compose_config
-from qefpn.commands.prepare import Reporter
+from qefpn.commands.overrides import command_config, command_help
+from qefpn.commands.prepare import Reporter, list_findings
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data import DATASETS, DataReport, describe, synthesize
 from qefpn.errors import UserError
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     action, *rest = argv
     if action not in ACTIONS:
         raise UserError(f"there is no `data {action}`; there are: {', '.join(ACTIONS)}")
-    options = compose_config("data_command", rest)
+    options = command_config("data_command", rest)
     rooted = not OmegaConf.is_missing(options.data, "root")
     if action == "list" and not rooted:
         return list_known()
@@ -80,12 +80,8 @@ def verify(options: DictConfig) -> int:
     report = survey(options, check=bool(options.check))
     for line in report.lines():
         print(line)
-    for finding in report.findings[:20]:
-        print(f"  {finding.level}: {finding}")
-    if report.findings:
-        more = len(report.findings) - 20
-        print((f"  and {more} more; " if more > 0 else "  ") + f"all findings: {report.findings_file}")
-    else:
+    list_findings(report)
+    if not report.findings:
         print("nothing is wrong")
     return 1 if report.errors else 0
 

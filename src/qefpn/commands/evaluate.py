@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
 
-from qefpn.commands.overrides import command_help, compose_config
+from qefpn.commands.overrides import command_config, command_help
 from qefpn.commands.prepare import prepare_data
-from qefpn.commands.runtime import choose_device, console, progress_bar, tracker
+from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
 from qefpn.data import SaliencyDataModule
+from qefpn.data.survey import locate
 from qefpn.errors import UserError
-from qefpn.training.checkpoint import load_trained
 from qefpn.reporting import load_published, terminal_table, write_run_report
 from qefpn.training.build import check
-from qefpn.training.config import TrainConfig, typed
+from qefpn.training.checkpoint import load_trained
+from qefpn.training.config import DataConfig, LoggerConfig, TrainConfig, TrainerConfig
 from qefpn.training.evaluation import evaluate_sets, write_json
-from qefpn.training.run import untrained_module
+from qefpn.training.run import read_config, untrained_module
 
 SUMMARY = """
 qefpn evaluate - saliency maps, scores.csv, metrics.json, a table and a report from a checkpoint
@@ -35,18 +40,23 @@ def main(argv: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(command_help("evaluate", SUMMARY))
         return 0
-    options = compose_config("evaluate", argv)
+    quiet_libraries()
+    options = command_config("evaluate", argv)
     if OmegaConf.is_missing(options, "checkpoint"):
         raise UserError("checkpoint is not set: give checkpoint=RUN/checkpoints/best.ckpt")
-    checkpoint = Path(options.checkpoint).expanduser()
+    checkpoint = Path(str(options.checkpoint)).expanduser()
     config = run_config(checkpoint)
-    changes = {k: v for k, v in OmegaConf.to_container(options.data).items() if v not in (None, "???")}  # type: ignore[union-attr]
-    config.data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.data), changes))  # type: ignore[assignment]
-    if "root" in changes and "test" not in changes and config.data.name == "synthetic":
-        config.data.name = "duts"  # pictures of one's own under a demo network: nothing is drawn
+    config.data = evaluation_data(config.data, options.data)
     config.protocol = options.protocol or config.protocol
+    config.init = config.resume = config.backbone.weights = (
+        None  # what the run started from need not be there
+    )
+    config.trainer, config.logger = TrainerConfig(), LoggerConfig()  # nor the machine that it ran on
+    config.trainer.max_epochs = 1
     check(config)
-    directory = Path(options.output).expanduser() if options.output else checkpoint.parent.parent / "evaluation"
+    directory = (
+        Path(str(options.output)).expanduser() if options.output else checkpoint.parent.parent / "evaluation"
+    )
     directory.mkdir(parents=True, exist_ok=True)
     data = prepare_data(config, directory, train=False)
     source = checkpoint.parent.parent / "log.csv"
@@ -76,7 +86,40 @@ def run_config(checkpoint: Path) -> TrainConfig:
     path = checkpoint.parent.parent / "config.yaml"
     if not path.is_file():
         raise UserError(f"{path} is missing: a checkpoint is evaluated in the run directory that train wrote")
-    return typed(OmegaConf.load(path))  # type: ignore[arg-type]
+    return read_config(path)
+
+
+def evaluation_data(data: DataConfig, options: DictConfig) -> DataConfig:
+    """Where and what to evaluate: the run's own test pictures, unless options say otherwise.
+
+    At another root nothing is drawn, the run's test sets are looked for by name, and where the run held out a
+    share of its own pictures, or none of its sets is there, all pictures at that root are scored.
+    """
+    given = {str(key): value for key, value in options.items() if value is not None}
+    root = Path(str(given.pop("root", data.root)))
+    moved = root.expanduser().resolve() != Path(data.root).expanduser().resolve()
+    test = given.pop("test", None)
+    names = data.test if test is None else [str(name) for name in ([test] if isinstance(test, str) else test)]
+    changed = dataclasses.replace(data, root=str(root), test=names, **given)
+    if moved or test is not None:
+        changed = dataclasses.replace(changed, name="folder", synthetic=None)  # nothing is drawn
+    if moved and test is None:
+        there = [name for name in names or [] if _is_there(root, name)]
+        absent = [name for name in names or [] if name not in there]
+        if absent:
+            print(
+                f"not at {root}: {', '.join(absent)}" + ("" if there else "; all pictures there are scored")
+            )
+        changed.test = there or ["."]
+    return changed
+
+
+def _is_there(root: Path, name: str) -> bool:
+    try:
+        locate(root, name)
+    except UserError:
+        return False
+    return True
 
 
 def evaluate_run(
@@ -89,23 +132,32 @@ def evaluate_run(
     device: str = "auto",
     floors: bool = True,
     save_maps: bool = True,
+    limit: float | int = 1.0,
 ) -> None:
-    """Score a checkpoint on the test sets of ``data``; files go to ``directory``, the table to the terminal."""
+    """Score a checkpoint on the test sets of ``data``; files go to ``directory``, the table to the terminal.
+
+    ``limit`` is Lightning's ``limit_test_batches``: a share of the batches of each set, or their number.
+    """
     loaded = load_trained(checkpoint)
-    place = choose_device("cpu" if config.trainer.accelerator == "cpu" else device)
+    place = choose_device(device)
+    loaders = test_loaders(data, limit)
+    if not loaders:
+        print("there are no test sets: nothing is scored")
+        return
     untrained = untrained_module(config).network if floors else None
     with progress_bar() as progress:
         metrics = evaluate_sets(
             loaded.network,
-            test_loaders(data),
+            loaders,
             directory,
             protocol=config.protocol,
             device=place,
+            gaussian=floors,
             untrained=untrained,
             save_maps=save_maps,
             track=tracker(progress, lambda batch: len(batch["name"])),
         )
-    write_json(directory / "samples.json", test_samples(data, directory))
+    write_json(directory / "samples.json", test_samples(data, loaders))
     floors_found = json.loads((directory / "floors.json").read_text(encoding="utf-8"))
     console().print(terminal_table(metrics, floors_found, load_published()))
     print(f"metrics: {directory / 'metrics.json'}   scores a picture: {directory / 'scores.csv'}")
@@ -113,12 +165,32 @@ def evaluate_run(
         print(f"report: {write_run_report(directory).resolve()}")
 
 
-def test_loaders(data: SaliencyDataModule) -> dict[str, Any]:
-    """A loader a test set, by name."""
-    return dict(zip(data.test_names, data.test_dataloader(), strict=True))
+@dataclass(frozen=True)
+class FirstBatches:
+    """The first batches of a loader."""
+
+    loader: DataLoader[Any]
+    batches: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(iter(self.loader), self.batches)
+
+    def __len__(self) -> int:
+        """Pictures."""
+        return min(len(self.loader.dataset), self.batches * int(self.loader.batch_size or 1))  # type: ignore[arg-type]
 
 
-def test_samples(data: SaliencyDataModule, directory: Path) -> list[dict[str, str]]:
+def test_loaders(data: SaliencyDataModule, limit: float | int = 1.0) -> dict[str, FirstBatches]:
+    """A loader a test set, by name; those of which nothing is left are left out."""
+    loaders = {}
+    for name, loader in zip(data.test_names, data.test_dataloader(), strict=True):
+        batches = int(limit * len(loader)) if isinstance(limit, float) else min(limit, len(loader))
+        if batches:
+            loaders[name] = FirstBatches(loader, batches)
+    return loaders
+
+
+def test_samples(data: SaliencyDataModule, loaders: Mapping[str, FirstBatches]) -> list[dict[str, str]]:
     """Where the report finds picture, mask and map of each test picture."""
     return [
         {
@@ -128,6 +200,6 @@ def test_samples(data: SaliencyDataModule, directory: Path) -> list[dict[str, st
             "mask": str(pair.mask),
             "map": f"maps/{dataset}/{pair.name}.png",
         }
-        for dataset, pairs in data.test_pairs.items()
-        for pair in pairs
+        for dataset, loader in loaders.items()
+        for pair in data.test_pairs[dataset][: len(loader)]
     ]

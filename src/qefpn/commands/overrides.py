@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,35 +19,66 @@ from omegaconf.errors import OmegaConfBaseException
 from qefpn.errors import UserError
 
 CONFIG_MODULE = "qefpn.conf"
-PATH_KEYS = ("checkpoint", "input", "output", "maps", "runs", "run", "resume", "data.root", "backbone.weights", "hydra.run.dir")
+PATH_KEYS = (
+    *("checkpoint", "input", "output", "maps", "runs", "run", "init", "resume", "data.root"),
+    *("backbone.weights", "hydra.run.dir", "hydra.sweep.dir"),
+)
+WHOLE = ("image_size", "batch_size", "num_workers")
+"""Whole numbers whose default may be null."""
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}
+OPEN_KEYS = ("backbone.options", "data.lists")
+"""Mappings whose keys are the user's: Hydra adds to them only where told to with ``+``."""
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """Quote the values of keys that hold a path, since Hydra's grammar refuses or splits many file names.
+    """The words as Hydra's grammar wants them.
 
-    ``null`` and, for ``hydra.run.dir``, interpolations keep their meaning.
+    Values of keys that hold a path are quoted, since the grammar refuses or splits many file names; ``null`` and,
+    for Hydra's own directories, interpolations keep their meaning. Keys below ``OPEN_KEYS`` get their ``+``.
     """
     return [_quote(argument) for argument in arguments]
 
 
 def _quote(argument: str) -> str:
     key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS or value in ("null", ""):
+    if key.startswith(OPEN_KEYS):
+        key, argument = f"+{key}", f"+{argument}"
+    if not equals or not _holds_path(key.lstrip("+")) or value in ("null", ""):
         return argument
-    if key == "hydra.run.dir" and "${" in value:
+    if key.startswith("hydra.") and "${" in value:
         return argument
-    value = value.replace("${", "\\${")
+    # OmegaConf takes ${ for an interpolation unless an odd number of backslashes precedes it.
+    value = re.sub(r"(\\*)\$\{", lambda m: m.group(1) * 2 + "\\${", value)
     # Within quotes a backslash is special only before a quote, so those before one, or at the end, are doubled.
     value = re.sub(r"(\\*)'", lambda m: m.group(1) * 2 + "\\'", value)
     value = re.sub(r"(\\+)$", lambda m: m.group(1) * 2, value)
     return f"{key}='{value}'"
 
 
-def check_words(arguments: Sequence[str]) -> None:
-    """Raise ``UserError`` for words that are neither ``key=value`` nor ``~key``."""
+def _holds_path(key: str) -> bool:
+    return key in PATH_KEYS or key.startswith("data.lists.")
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """The words quoted, and what Hydra reads in them.
+
+    Raises:
+        UserError: for words that are neither ``key=value`` nor ``~key``, and values that cannot be read.
+    """
     for argument in arguments:
+        if argument.startswith("-"):
+            raise UserError(f"unknown option {argument}: options are written key=value; --help lists them")
         if "=" not in argument and not argument.startswith("~"):
             raise UserError(f"{argument!r} is no option: options are written key=value; --help lists them")
+    parser, parsed = OverridesParser.create(), []
+    quoted = quote_paths(arguments)
+    for argument, text in zip(arguments, quoted, strict=True):
+        try:
+            parsed += parser.parse_overrides([text])
+        except HydraException as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise UserError(f"{argument}: the value cannot be read ({reason}); quotes may help") from None
+    return quoted, parsed
 
 
 def compose_config(name: str, arguments: Sequence[str]) -> DictConfig:
@@ -54,42 +87,75 @@ def compose_config(name: str, arguments: Sequence[str]) -> DictConfig:
     Raises:
         UserError: one line that names the key or option at fault, and what is close to it.
     """
-    check_words(arguments)
+    return _composed(name, _parsed(arguments)[0])
+
+
+def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
+    """As :func:`compose_config`, for commands without a schema: no further keys, every value of its default's type.
+
+    Raises:
+        UserError: as :func:`compose_config`.
+    """
+    config = compose_config(name, arguments)
+    known = dict(_flatten(_plain(_composed(name, [])), ""))
+    for key, value in _flatten(_plain(config), ""):
+        if key not in known:
+            raise UserError(_unknown(key, list(known)))
+        default = known[key]
+        kind = int if key.split(".")[-1] in WHOLE else type(default)
+        if value == default or kind not in KINDS:
+            continue  # what is text by default may be anything: 7 is a path, too
+        number = kind is float and type(value) is int
+        if not number and type(value) is not kind and not (value is None and default is None):
+            raise UserError(f"{key} must be {KINDS[kind]}, not {value!r}")
+    return config
+
+
+def _plain(config: DictConfig) -> object:
+    return OmegaConf.to_container(config, resolve=False)
+
+
+def _composed(name: str, quoted: list[str]) -> DictConfig:
     try:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            return compose(name, overrides=quote_paths(arguments))
+            return compose(name, overrides=quoted)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, name)) from None
 
 
-def check_overrides(name: str, arguments: Sequence[str]) -> Iterator[DictConfig]:
-    """Compose what a multirun would, one choice at a time: every choice of every axis is seen once."""
-    check_words(arguments)
-    quoted = quote_paths(arguments)
-    try:
-        parsed = OverridesParser.create().parse_overrides(quoted)
-    except HydraException as error:
-        raise UserError(explain(error, name)) from None
-    plain, axes = [], []
+def check_overrides(name: str, arguments: Sequence[str], *, multirun: bool) -> Iterator[DictConfig]:
+    """Compose what Hydra will; of a multirun one choice at a time: every choice of every axis is seen once.
+
+    Raises:
+        UserError: as :func:`compose_config`.
+    """
+    quoted, parsed = _parsed(arguments)
+    plain: list[str] = []
+    axes: list[list[str]] = []
     for text, override in zip(quoted, parsed, strict=True):
-        if override.is_sweep_override():
-            axes.append([f"{override.input_line.partition('=')[0]}={v}" for v in override.sweep_string_iterator()])
-        else:
+        if not override.is_sweep_override():
             plain.append(text)
+        elif not multirun:
+            raise UserError(f"{text}: for a run each give -m too; a list is written {_as_list(text)}")
+        elif not isinstance(override.value(), Glob):  # a glob names options that exist
+            key = text.partition("=")[0]
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
     first = [axis[0] for axis in axes]
-    chosen = [first] + [first[:i] + [v] + first[i + 1 :] for i, axis in enumerate(axes) for v in axis[1:]]
-    for choice in chosen:
-        try:
-            with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-                yield compose(name, overrides=plain + choice)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(explain(error, name)) from None
+    yield _composed(name, plain + first)
+    for i, axis in enumerate(axes):
+        for value in axis[1:]:
+            yield _composed(name, plain + first[:i] + [value] + first[i + 1 :])
+
+
+def _as_list(text: str) -> str:
+    key, _, value = text.partition("=")
+    return f"{key}=[{value}]"
 
 
 def explain(error: Exception, name: str) -> str:
     """Hydra's and OmegaConf's messages as one line with what is close."""
     text = str(error)
-    missing_option = re.search(r"Could not find '([^']+)/([^/']+)'", text)
+    missing_option = re.search(r"Could not (?:find|load) '([^']+)/([^/']*)'", text)
     if missing_option:
         group, option = missing_option.groups()
         options = group_options(group)
@@ -100,46 +166,81 @@ def explain(error: Exception, name: str) -> str:
         return f"there is no config group {group!r}; --help lists the groups"
     unknown = re.search(r"Key '([^']+)' is not in struct", text)
     override = re.search(r"Could not override '([^']+)'", text)
-    if unknown or override:
+    group = re.search(r"No match in the defaults list|Could not find match", text) and text.split("'")[1]
+    if unknown or override or group:
         full = re.search(r"full_key: (\S+)", text)
-        key = override.group(1) if override else (full.group(1) if full else unknown.group(1) if unknown else "")
-        known = list(flat_keys(name))
-        close = difflib.get_close_matches(key.lstrip("+"), known, n=3, cutoff=0.6)
-        if not close:  # the last part alone: `max_step` for trainer.max_steps
-            close = [k for k in known if difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1]], cutoff=0.8)][:3]
-        hint = f"; did you mean {' or '.join(close)}?" if close else "; --help lists the keys"
-        return f"unknown key {key}{hint}"
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return first
+        key = override[1] if override else full[1] if full else unknown[1] if unknown else str(group)
+        return _unknown(key.lstrip("+"), list(dict.fromkeys(flat_keys(name))))
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    known = [name for name in known if name != key]
+    close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    if not close:  # the last part alone: `max_step` for trainer.max_steps
+        last = {name: name.split(".")[-1] for name in known}
+        near = difflib.get_close_matches(key.split(".")[-1], list(last.values()), n=3, cutoff=0.8)
+        close = [name for name in known if last[name] in near][:3]
+    return f"unknown key {key}" + (
+        f"; did you mean {' or '.join(close)}?" if close else "; --help lists the keys"
+    )
 
 
 def group_options(group: str) -> list[str]:
     """The options of a config group: the files of its folder."""
-    folder = Path(str(resources.files(CONFIG_MODULE))) / group
-    return sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.startswith("_")) if folder.is_dir() else []
+    folder = _conf(group)
+    return (
+        sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.startswith("_")) if folder.is_dir() else []
+    )
 
 
 def flat_keys(name: str) -> Iterator[str]:
     """All dotted keys of a command's default config, and of the schema behind it."""
-    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        config = compose(name)
-    plain = OmegaConf.to_container(config, resolve=False)
-    yield from _flatten(plain, "")
+    yield from dict(_flatten(_plain(_composed(name, [])), ""))
     if name == "train":
         from qefpn.training.config import known_keys
 
         yield from known_keys()
 
 
-def _flatten(node: object, prefix: str) -> Iterator[str]:
+def _flatten(node: object, prefix: str) -> Iterator[tuple[str, object]]:
     if isinstance(node, dict):
         for key, value in node.items():
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", value
             yield from _flatten(value, f"{prefix}{key}.")
 
 
 def command_help(name: str, summary: str) -> str:
     """A command's help: what it does, then its keys with their comments, as its config file has them."""
-    text = (Path(str(resources.files(CONFIG_MODULE))) / f"{name}.yaml").read_text(encoding="utf-8")
-    keys = [line for line in text.splitlines() if not line.startswith(("hydra:", "defaults:", "  - "))]
-    return summary.strip() + "\n\nKeys (key=value):\n\n" + "\n".join("  " + line for line in keys).rstrip()
+    keys = "\n".join(f"  {line}" for line in _own_keys(f"{name}.yaml"))
+    return f"{summary.strip()}\n\nKeys (key=value):\n\n{keys}"
+
+
+def train_help(summary: str) -> str:
+    """As :func:`command_help`, with the groups: their options, and the keys of the one that is the default."""
+    text = [summary.strip(), "", "Keys (key=value):", ""]
+    text += [f"  {line}" for line in [*_own_keys("train.yaml"), *_own_keys("base.yaml")]]
+    text += ["", "Groups (group=option), each with the keys of its default:", ""]
+    for entry in yaml.safe_load(_conf("train.yaml").read_text(encoding="utf-8"))["defaults"]:
+        if isinstance(entry, dict) and not next(iter(entry)).startswith("override "):
+            ((group, option),) = entry.items()
+            text.append(f"  {group}={'|'.join(group_options(group))}")
+            if option is not None:
+                text.append(f"    {group}: # {option}")
+                text += [f"      {line}" for line in _own_keys(f"{group}/{option}.yaml")]
+    return "\n".join(text)
+
+
+def _conf(path: str) -> Path:
+    return Path(str(resources.files(CONFIG_MODULE))) / path
+
+
+def _own_keys(path: str) -> list[str]:
+    """A config file's text without what is Hydra's own."""
+    lines, skipped = [], False
+    for line in _conf(path).read_text(encoding="utf-8").strip().splitlines():
+        if line[:1] not in (" ", "-", ""):
+            skipped = line.startswith(("hydra:", "defaults:"))
+        if not skipped:
+            lines.append(line)
+    return "\n".join(lines).strip().splitlines()

@@ -10,9 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
-from qefpn.commands.overrides import command_help, compose_config
-from qefpn.commands.runtime import choose_device, progress_bar
+from qefpn.commands.overrides import command_config, command_help
+from qefpn.commands.runtime import choose_device, progress_bar, quiet_libraries
 from qefpn.data import normalize, read_image
 from qefpn.errors import UserError
 from qefpn.losses import edges
@@ -36,20 +37,22 @@ def main(argv: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(command_help("predict", SUMMARY))
         return 0
-    config = compose_config("predict", argv)
+    quiet_libraries()
+    config = command_config("predict", argv)
     for key in ("checkpoint", "input", "output"):
-        if config._is_missing(key):
+        if OmegaConf.is_missing(config, key):
             raise UserError(f"{key} is not set: give {key}=...")
     if config.output_type not in OUTPUT_TYPES:
         raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {config.output_type!r}")
     if not 0.0 <= float(config.threshold) <= 1.0:
         raise UserError(f"threshold must be in [0, 1], not {config.threshold}")
-    if int(config.batch_size) < 1:
-        raise UserError(f"batch_size must be at least 1, not {config.batch_size}")
+    for key, least in (("batch_size", 1), ("image_size", 32)):
+        if config[key] is not None and config[key] < least:
+            raise UserError(f"{key} must be at least {least}, not {config[key]}")
     pictures = find_pictures(str(config.input), bool(config.recursive))
-    targets = output_paths(pictures, str(config.input), Path(config.output))
+    targets = output_paths(pictures, str(config.input), Path(str(config.output)))
     device = choose_device(str(config.device))
-    loaded = load_trained(Path(config.checkpoint))
+    loaded = load_trained(Path(str(config.checkpoint)).expanduser())
     network = loaded.network.eval().to(device)
     side = int(config.image_size or loaded.image_size)
     failures: list[tuple[Path, str]] = []
@@ -109,8 +112,12 @@ def output_paths(pictures: Sequence[Path], source: str, output: Path) -> dict[Pa
     output = output.expanduser()
     if output.suffix.lower() == ".png" and not output.is_dir():
         if len(pictures) > 1:
-            raise UserError(f"output={output} is one file, but there are {len(pictures)} pictures: name a folder")
-        return {pictures[0]: output}
+            raise UserError(
+                f"output={output} is one file, but there are {len(pictures)} pictures: name a folder"
+            )
+        targets = {pictures[0]: output}
+        _keep_inputs(targets)
+        return targets
     if output.is_file():
         raise UserError(f"output={output} is a file: name a folder, or a .png file for one picture")
     base = Path(source).expanduser()
@@ -124,11 +131,17 @@ def output_paths(pictures: Sequence[Path], source: str, output: Path) -> dict[Pa
             name = picture.stem if len(sharing) == 1 else picture.name
             taken = stem.parent / f"{name}.png"
             targets[picture] = stem.parent / f"{name}_{number}.png" if taken in targets.values() else taken
-    inputs = {p.resolve() for p in pictures}
-    for picture, target in targets.items():
-        if target.resolve() in inputs:
-            raise UserError(f"{target} would overwrite the picture {picture}: choose another output")
+    _keep_inputs(targets)
     return targets
+
+
+def _keep_inputs(targets: dict[Path, Path]) -> None:
+    inputs = {picture.resolve(): picture for picture in targets}
+    for target in targets.values():
+        if target.resolve() in inputs:
+            raise UserError(
+                f"{target} would overwrite the picture {inputs[target.resolve()]}: choose another output"
+            )
 
 
 def network_input(image: np.ndarray, side: int) -> torch.Tensor:

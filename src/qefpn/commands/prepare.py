@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from qefpn.commands.runtime import progress_bar
-from qefpn.data import SaliencyDataModule, synthesize
+from qefpn.data import DataReport, SaliencyDataModule, synthesize
 from qefpn.training.config import TrainConfig, require
 
 
@@ -40,10 +40,20 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
         report = data.report()
     for line in report.lines():
         print(line)
+    list_findings(report)
     if train:
         held = f", {len(data.val_pairs)} held out for validation" if data.val_pairs else ""
         print(f"training on {len(data.train_pairs)} pictures{held}")
     return data
+
+
+def list_findings(report: DataReport) -> None:
+    """Print what is wrong with the data: up to twenty findings, and where all of them are."""
+    for finding in report.findings[:20]:
+        print(f"  {finding.level}: {finding}")
+    if report.findings:
+        more = len(report.findings) - 20
+        print((f"  and {more} more; " if more > 0 else "  ") + f"all findings: {report.findings_file}")
 
 
 def draw(config: TrainConfig, progress: Reporter | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from qefpn.commands.overrides import command_help, compose_config
+from qefpn.commands.overrides import command_config, command_help
 from qefpn.errors import UserError
 from qefpn.reporting import write_run_report
 
@@ -23,10 +23,10 @@ def main(argv: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(command_help("report", SUMMARY))
         return 0
-    options = compose_config("report", argv)
+    options = command_config("report", argv)
     if OmegaConf.is_missing(options, "run"):
         raise UserError("run is not set: give run=DIRECTORY")
-    directory = Path(options.run).expanduser()
+    directory = Path(str(options.run)).expanduser()
     if not directory.is_dir():
         raise UserError(f"run={directory}: there is no such directory")
     print(write_run_report(directory, options.output).resolve())

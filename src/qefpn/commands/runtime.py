@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from qefpn.errors import UserError
 
 T = TypeVar("T")
+
+
+def quiet_libraries() -> None:
+    """Leave out what libraries say of themselves: Lightning's tips and inventory, deprecations inside others."""
+    import pytorch_lightning  # noqa: F401  # it sets the level of its logger when imported
+
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for module in ("timm", "torch", "torchvision", "pytorch_lightning", "lightning_fabric", "albumentations"):
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", category=category, module=rf"{module}(\.|$)")
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,22 +50,24 @@ def console() -> Console:
 
 
 def progress_bar() -> Progress:
-    """A bar with counts and an estimate, on standard error, gone when done."""
+    """A bar with counts and an estimate, on standard error, gone when done; nothing where that is no terminal."""
+    terminal = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=terminal,
         transient=True,
+        disable=not terminal.is_terminal,
     )
 
 
 def tracker(progress: Progress, size: Callable[[Any], int]) -> Callable[[str, str, Iterable[T]], Iterator[T]]:
-    """A function that wraps a loader and moves a bar by the pictures of each batch."""
+    """A function that wraps a loader, whose length is its pictures, and moves a bar by those of each batch."""
 
     def track(dataset: str, entrant: str, loader: Iterable[T]) -> Iterator[T]:
-        total = len(loader.dataset) if hasattr(loader, "dataset") else None
+        total = len(loader) if isinstance(loader, Sized) else None
         task = progress.add_task(f"{dataset} · {entrant}", total=total)
         for batch in loader:
             yield batch

@@ -7,7 +7,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["DATASETS", "SetInfo", "close_names", "normalize_name", "official"]
+__all__ = ["DATASETS", "Archive", "SetInfo", "close_names", "normalize_name", "official"]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip that the authors of a data set offer under a plain URL.
+
+    The URLs are those that the authors' pages and users of the sets name; whether each still answers is not
+    known.
+
+    Attributes:
+        url: where it is.
+        folders: folder inside the zip to the folder of the set that it becomes. Only these are taken, where
+            the zip has any of them; empty: everything is.
+    """
+
+    url: str
+    folders: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -22,6 +39,7 @@ class SetInfo:
         homepage: where its authors offer it.
         defects: picture name to a known fault of the official release. Such a pair is reported as a
             warning and never stops a run: left out of training, kept for testing as published scores keep it.
+        archives: what makes up the set; empty where its authors offer it in a way only a browser can follow.
     """
 
     name: str
@@ -30,7 +48,12 @@ class SetInfo:
     year: int
     homepage: str
     defects: Mapping[str, str] = field(default_factory=dict)
+    archives: tuple[Archive, ...] = ()
 
+
+_DUTS = "http://saliencydetection.net/duts/download"
+_OMRON = "http://saliencydetection.net/dut-omron/download"
+_ECSSD = "https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD"
 
 DATASETS: dict[str, SetInfo] = {
     info.name: info
@@ -45,6 +68,7 @@ DATASETS: dict[str, SetInfo] = {
                 name: "picture and mask differ in size in the official release"
                 for name in ("ILSVRC2014_train_00023530", "n04442312_17818", "n01532829_13482")
             },
+            (Archive(f"{_DUTS}/DUTS-TR.zip"),),
         ),
         SetInfo(
             "DUTS-TE",
@@ -53,12 +77,42 @@ DATASETS: dict[str, SetInfo] = {
             2017,
             "http://saliencydetection.net/duts/",
             {"ILSVRC2012_test_00036002": "picture and mask differ in size in the official release"},
+            (Archive(f"{_DUTS}/DUTS-TE.zip"),),
         ),
         SetInfo(
-            "ECSSD", 1000, "test", 2013, "https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html"
+            "ECSSD",
+            1000,
+            "test",
+            2013,
+            "https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html",
+            archives=(Archive(f"{_ECSSD}/images.zip"), Archive(f"{_ECSSD}/ground_truth_mask.zip")),
         ),
-        SetInfo("DUT-OMRON", 5168, "test", 2013, "http://saliencydetection.net/dut-omron/"),
-        SetInfo("PASCAL-S", 850, "test", 2014, "http://cbs.ic.gatech.edu/salobj/"),
+        SetInfo(
+            "DUT-OMRON",
+            5168,
+            "test",
+            2013,
+            "http://saliencydetection.net/dut-omron/",
+            archives=(
+                Archive(f"{_OMRON}/DUT-OMRON-image.zip"),
+                Archive(
+                    f"{_OMRON}/DUT-OMRON-gt-pixelwise.zip.zip", {"pixelwiseGT-new-PNG": "DUT-OMRON-mask"}
+                ),
+            ),
+        ),
+        SetInfo(
+            "PASCAL-S",
+            850,
+            "test",
+            2014,
+            "http://cbs.ic.gatech.edu/salobj/",
+            archives=(  # it holds other sets, and maps of other methods, too
+                Archive(
+                    "https://cbs.ic.gatech.edu/salobj/download/salObj.zip",
+                    {"datasets/imgs/pascal": "images", "datasets/masks/pascal": "masks"},
+                ),
+            ),
+        ),
         SetInfo("HKU-IS", 4447, "test", 2015, "https://i.cs.hku.hk/~gbli/deep_saliency.html"),
     )
 }

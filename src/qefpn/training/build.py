@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
 from qefpn.implicit import build_adjoint, build_residual, build_solver
 from qefpn.losses import build_loss
+from qefpn.models import QEFPN
+from qefpn.models.weights import read_checkpoint
 from qefpn.training.config import TrainConfig, named, require
-from qefpn.training.module import SaliencyModule
+from qefpn.training.module import VALIDATED, SaliencyModule
 from qefpn.training.schedule import build_schedule
+from qefpn.training.tracking import require_login
 
 
 def network_options(config: TrainConfig) -> dict[str, Any]:
@@ -66,13 +72,22 @@ def build_module(config: TrainConfig) -> SaliencyModule:
 
 def check(config: TrainConfig) -> None:
     """Raise ``UserError`` with one line naming the key, for every value that cannot work."""
+    require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
     named("solver", lambda: build_solver(**config.solver))
     named("residual", lambda: build_residual(**config.residual))
     named("adjoint", lambda: build_adjoint(**config.adjoint))
+    for key, value in config.loss.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        require(number or key == "name", f"loss.{key} must be a number, not {value!r}")
     named("loss", lambda: build_loss(**loss_options(config)))
     named("schedule", lambda: build_schedule(**config.schedule))
     _check_data(config)
     _check_rest(config)
+    _check_trainer(config)
+    _check_files(config)
+    # Last, since it takes longest: a second for a large backbone.
+    fresh = {**network_options(config), "weights": None}
+    named("backbone, pyramid or decoder", lambda: QEFPN(**fresh))
 
 
 def _check_data(config: TrainConfig) -> None:
@@ -94,20 +109,86 @@ def _check_rest(config: TrainConfig) -> None:
     require(pyramid.expansion >= 1, f"pyramid.expansion must be at least 1, not {pyramid.expansion}")
     require(optimizer.lr > 0, f"optimizer.lr must be positive, not {optimizer.lr}")
     require(optimizer.name in ("sgd", "adamw"), f"optimizer must be sgd or adamw, not {optimizer.name!r}")
+    require(len(optimizer.betas) == 2, f"optimizer.betas are two numbers, not {optimizer.betas}")
+    for key in ("backbone_lr_scale", "weight_decay"):
+        require(
+            getattr(optimizer, key) >= 0, f"optimizer.{key} must be at least 0, not {getattr(optimizer, key)}"
+        )
+    for key, value in (("momentum", optimizer.momentum), *(("betas", beta) for beta in optimizer.betas)):
+        require(0 <= value < 1, f"optimizer.{key} must be in [0, 1), not {value}")
+    require(
+        optimizer.name != "sgd" or not optimizer.nesterov or optimizer.momentum > 0,
+        "optimizer.nesterov needs optimizer.momentum above 0: give optimizer.nesterov=false",
+    )
     require(config.warmup.steps >= 0, f"warmup.steps must be at least 0, not {config.warmup.steps}")
     require(config.warmup.layers >= 1, f"warmup.layers must be at least 1, not {config.warmup.layers}")
-    require(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
     require(
-        trainer.fp32_precision in ("ieee", "tf32", "bf16"),
-        f"trainer.fp32_precision must be ieee, tf32 or bf16, not {trainer.fp32_precision!r}",
+        config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}"
+    )
+    monitors = [f"val_{name}" for name in VALIDATED]
+    require(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
+    require(
+        config.logger.name in ("csv", "wandb"), f"logger must be csv or wandb, not {config.logger.name!r}"
     )
     devices = device_count(config)
     require(
         config.data.batch_size % devices == 0,
         f"data.batch_size={config.data.batch_size} is the total over all devices and cannot be divided by {devices}",
     )
+
+
+def _check_trainer(config: TrainConfig) -> None:
+    trainer = config.trainer
+    require(
+        trainer.fp32_precision in ("ieee", "tf32", "bf16"),
+        f"trainer.fp32_precision must be ieee, tf32 or bf16, not {trainer.fp32_precision!r}",
+    )
+    for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
+        require(getattr(trainer, key) >= 1, f"trainer.{key} must be at least 1, not {getattr(trainer, key)}")
+    clip, threads = trainer.gradient_clip_val, trainer.num_threads
+    require(clip is None or clip >= 0, f"trainer.gradient_clip_val must be at least 0, not {clip}")
+    require(threads is None or threads >= 1, f"trainer.num_threads must be at least 1, not {threads}")
     bounded = trainer.max_steps > 0 or trainer.max_time is not None or (trainer.max_epochs or 0) > 0
     require(bounded, "training has no end: set trainer.max_epochs, trainer.max_steps or trainer.max_time")
+    if trainer.max_time is not None:
+        parts = trainer.max_time.split(":")
+        require(
+            len(parts) == 4 and all(part.isdigit() for part in parts) and any(int(part) for part in parts),
+            f"trainer.max_time is written DD:HH:MM:SS, not {trainer.max_time!r}",
+        )
+    for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        limit = getattr(trainer, key)
+        share = isinstance(limit, float) and 0.0 <= limit <= 1.0
+        count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
+        require(share or count, f"trainer.{key} is a share in [0, 1] or a number of batches, not {limit!r}")
+    require(trainer.limit_train_batches != 0, "trainer.limit_train_batches=0 leaves nothing to train on")
+    fast = trainer.fast_dev_run
+    require(
+        isinstance(fast, int) and fast >= 0, f"trainer.fast_dev_run is true, false or a count, not {fast!r}"
+    )
+    options = {key: getattr(trainer, key) for key in ("accelerator", "devices", "strategy", "precision")}
+    given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run says them again
+        named(given, lambda: pl.Trainer(**options, logger=False, enable_checkpointing=False))
+
+
+def _check_files(config: TrainConfig) -> None:
+    """Checkpoints that a run starts from are there and can be read."""
+    for key in ("init", "resume"):
+        path = getattr(config, key)
+        if path is None:
+            continue
+        content = named(f"{key}={path}", lambda path=path: read_checkpoint(Path(path).expanduser()))
+        whole = isinstance(content, dict) and "state_dict" in content and "hyper_parameters" in content
+        require(whole, f"{key}={path} is no checkpoint of qefpn train")
+    weights = config.backbone.weights
+    require(
+        weights in (None, "DEFAULT") or Path(str(weights)).is_file(),
+        f"backbone.weights={weights}: there is no such file; null and DEFAULT are the other choices",
+    )
+    if config.logger.name == "wandb":
+        require_login(config)
 
 
 def device_count(config: TrainConfig) -> int:

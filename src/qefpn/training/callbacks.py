@@ -41,7 +41,10 @@ class LastCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = time.monotonic() - self._saved_at > self.seconds
+        # Where a limit ends training inside an epoch, Lightning then counts that epoch as done: saved here, a
+        # resumed run goes on with the batch that follows.
+        ends = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        due = ends or time.monotonic() - self._saved_at > self.seconds
         # All ranks must agree, since saving is collective under some strategies.
         if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
             self._save(trainer)
@@ -51,10 +54,13 @@ class LastCheckpoint(Callback):
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved_step = -1  # what validation after the last step found is in this one too
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._saved_step = -1  # what validation after the last step found is in this one too
         self._save(trainer)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         if trainer.world_size == 1 and trainer.global_step > 0:
             self._save(trainer)
 

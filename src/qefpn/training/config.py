@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from qefpn.errors import UserError
+from qefpn.training.hardware import fast_bfloat16
 
 
 @dataclass
@@ -73,6 +75,7 @@ class OptimizerConfig:
     name: str = "sgd"
     lr: float = 0.05
     backbone_lr_scale: float = 0.1
+    pyramid_lr_scale: float = 1.0
     weight_decay: float = 5e-4
     momentum: float = 0.9
     nesterov: bool = True
@@ -93,7 +96,7 @@ class TrainerConfig:
     strategy: str = "auto"
     precision: Any = "32-true"
     fp32_precision: str = "ieee"
-    max_epochs: int | None = 50
+    max_epochs: int | None = None
     max_steps: int = -1
     max_time: str | None = None
     accumulate_grad_batches: int = 1
@@ -154,7 +157,6 @@ def typed(config: DictConfig) -> TrainConfig:
     """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
-        OmegaConf.resolve(merged)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise UserError(f"{missing[0]} is not set: give {missing[0]}=VALUE on the command line")
@@ -162,14 +164,29 @@ def typed(config: DictConfig) -> TrainConfig:
     except ConfigKeyError as error:
         raise UserError(unknown_key(str(error.full_key), known_keys())) from None
     except MissingMandatoryValue as error:
-        raise UserError(f"{error.full_key} is not set: give {error.full_key}=VALUE on the command line") from None
+        raise UserError(
+            f"{error.full_key} is not set: give {error.full_key}=VALUE on the command line"
+        ) from None
     except (ValidationError, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{error.full_key}: {reason}") from None
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(result, TrainConfig)
     if result.adjoint.get("name") == "auto":
         result.adjoint = {"name": "unrolled" if result.solver.get("name") == "unroll" else "implicit"}
+    trainer = result.trainer
+    if trainer.max_epochs is None:
+        trainer.max_epochs = 50 if trainer.max_steps < 0 and trainer.max_time is None else -1
+    settle_precision(result)
     return result
+
+
+def settle_precision(config: TrainConfig) -> None:
+    """Put what this machine is good at in place of ``auto``."""
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    if config.trainer.precision == "auto":
+        config.trainer.precision = "bf16-mixed" if fast_bfloat16(config.trainer.accelerator) else "32-true"
+    if config.pyramid.block_dtype == "auto":
+        fast = on_cpu and fast_bfloat16("cpu")
+        config.pyramid.block_dtype = "bfloat16" if fast else "float32"
 
 
 def known_keys(record: type = TrainConfig, prefix: str = "") -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from qefpn.errors import UserError
 from qefpn.metrics import SaliencyMetrics
@@ -130,6 +129,7 @@ def evaluate_sets(
     *,
     protocol: str,
     device: torch.device,
+    gaussian: bool = True,
     untrained: QEFPN | None = None,
     save_maps: bool = True,
     track: Callable[[str, str, Iterable[Batch]], Iterator[Batch]] | None = None,
@@ -141,6 +141,7 @@ def evaluate_sets(
         loaders: a test loader a set.
         directory: receives ``maps/<set>/<name>.png``, ``scores.csv``, ``metrics.json``, ``floors.json``,
             ``curves.json``.
+        gaussian: score a centred Gaussian too, the first floor.
         untrained: a network of the same shape with fresh weights, the second floor; None leaves it out.
         track: wraps a loader for progress: (set, what is scored, loader).
 
@@ -154,9 +155,13 @@ def evaluate_sets(
     records: list[dict[str, Any]] = []
     for dataset, loader in loaders.items():
         entrants: dict[str, tuple[Predictor, Path | None]] = {
-            "model": (network_predictor(network, device), directory / "maps" / dataset if save_maps else None),
-            "gaussian": (gaussian_predictor, None),
+            "model": (
+                network_predictor(network, device),
+                directory / "maps" / dataset if save_maps else None,
+            ),
         }
+        if gaussian:
+            entrants["gaussian"] = (gaussian_predictor, None)
         if untrained is not None:
             entrants["untrained"] = (network_predictor(untrained.eval().to(device), device), None)
         curves[dataset], floors[dataset] = {}, {}
@@ -176,5 +181,3 @@ def evaluate_sets(
     write_json(directory / "curves.json", curves)
     write_json(directory / "metrics.json", metrics)
     return metrics
-
-

@@ -15,6 +15,8 @@ from qefpn.models import QEFPN, NetworkOutput
 from qefpn.training.inference import predict_maps
 from qefpn.training.schedule import build_schedule
 
+VALIDATED = ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure")
+
 
 class SaliencyModule(pl.LightningModule):
     """Trains a :class:`qefpn.models.QEFPN`.
@@ -63,6 +65,12 @@ class SaliencyModule(pl.LightningModule):
         """Images (B, 3, H, W) to logits (B, 1, H, W)."""
         return self.network(images)
 
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        # Each batch has a seed of its own (dropout, stochastic depth), so that a resumed run draws what an
+        # unbroken one would: the state of the global generator depends on the loaders made since.
+        place = (self._seed * 4_093 + self.current_epoch) * 1_000_003 + batch_idx
+        torch.manual_seed((place * 1_021 + self.global_rank) % 2**63)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         # A key a picture and step: a mask does not depend on the batch, the rank or the number of workers.
         keys = batch["index"] + (self.global_step + 1) * 1_000_003 + self._seed * 7_919
@@ -75,9 +83,15 @@ class SaliencyModule(pl.LightningModule):
         self.log("loss", loss, prog_bar=True, batch_size=size)
         self.log_dict({f"loss_{name}": value for name, value in terms.items()}, batch_size=size)
         self.log("lr", self._head_rate(), prog_bar=True)
+        self._log_place(self.global_step)
         if output.solution is not None:
             self._log_solve("solver", output.solution.stats, size)
         return loss
+
+    def _log_place(self, step: int) -> None:
+        # Lightning's own count of steps is one too high after a resume inside an epoch.
+        self.log("step", float(step))
+        self.log("epoch", float(self.current_epoch))
 
     def on_after_backward(self) -> None:
         if self._output is not None and self._output.solution is not None:
@@ -108,8 +122,11 @@ class SaliencyModule(pl.LightningModule):
         self.validated_at = self.global_step
         scores = self.val_metrics.compute()
         self.val_metrics.reset()
-        for name in ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure"):
-            self.log(f"val_{name}", float(scores[name]), prog_bar=name in ("mae", "max_f"), rank_zero_only=False)
+        self._log_place(max(0, self.global_step - 1))  # beside the step that led here
+        for name in VALIDATED:
+            self.log(
+                f"val_{name}", float(scores[name]), prog_bar=name in ("mae", "max_f"), rank_zero_only=False
+            )
 
     def configure_optimizers(self) -> dict[str, Any]:
         options = self._optimizer
@@ -117,6 +134,7 @@ class SaliencyModule(pl.LightningModule):
             self.network,
             lr=options["lr"],
             backbone_lr_scale=options["backbone_lr_scale"],
+            pyramid_lr_scale=options["pyramid_lr_scale"],
             weight_decay=options["weight_decay"],
             train_stem=options["train_stem"],
             decay_norms=options["name"] == "sgd",
@@ -141,28 +159,17 @@ class SaliencyModule(pl.LightningModule):
         share = 0.0
         total = trainer.estimated_stepping_batches
         if 0 < total < float("inf"):
-            # +1: the scheduler is asked before the next step; the first step must not have rate 0.
+            # +1: neither the first step nor the last has rate 0.
             share = (self.global_step + 1) / (total + 1)
         for callback in trainer.callbacks:
             if isinstance(callback, pl.callbacks.Timer):
                 limit = callback._duration
                 if limit:
                     share = max(share, callback.time_elapsed() / limit)
-        return min(share, 1.0)
+        return min(max(share, 1e-3), 1.0)  # by the clock the first step would have rate 0
 
     def _head_rate(self) -> float:
         return self.trainer.optimizers[0].param_groups[0]["lr"]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["rng_state"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            checkpoint["cuda_rng_state"] = torch.cuda.get_rng_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "rng_state" in checkpoint:
-            torch.set_rng_state(checkpoint["rng_state"].cpu())
-        if "cuda_rng_state" in checkpoint and torch.cuda.is_available():
-            torch.cuda.set_rng_state(checkpoint["cuda_rng_state"].cpu())
 
 
 def parameter_groups(
@@ -170,29 +177,34 @@ def parameter_groups(
     *,
     lr: float,
     backbone_lr_scale: float,
+    pyramid_lr_scale: float = 1.0,
     weight_decay: float,
     train_stem: bool,
     decay_norms: bool,
 ) -> list[dict[str, Any]]:
-    """Optimizer groups: the head first (so that group 0 shows its rate), then the backbone.
+    """Optimizer groups: the head first (so that group 0 shows its rate), then pyramid and backbone.
 
     The stem stays out of the optimizer unless asked for; its ``requires_grad`` stays true, since DDP
     and the gradient statistics expect every parameter. ``decay_norms=False`` spares norms and biases
     the weight decay.
     """
     stem = set() if train_stem else {id(p) for p in network.backbone.stem_parameters()}
+    scales = {id(p): backbone_lr_scale for p in network.backbone.parameters()}
+    scales |= {id(p): pyramid_lr_scale for p in network.pyramid.parameters()}
+    # The head's group comes first, whatever the scales of the other parts.
+    parts: dict[tuple[str, bool], list[nn.Parameter]] = {("head", True): [], ("head", False): []}
     backbone = {id(p) for p in network.backbone.parameters()}
-    parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if id(parameter) in stem:
             continue
-        decay = decay_norms or parameter.ndim > 1
-        parts.setdefault((id(parameter) in backbone, decay), []).append(parameter)
+        part = "backbone" if id(parameter) in backbone else "pyramid" if id(parameter) in scales else "head"
+        parts.setdefault((part, decay_norms or parameter.ndim > 1), []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": lr * (backbone_lr_scale if in_backbone else 1.0),
+            "lr": lr * scales.get(id(parameters[0]), 1.0),
             "weight_decay": weight_decay if decay else 0.0,
         }
-        for (in_backbone, decay), parameters in sorted(parts.items(), key=lambda item: (item[0][0], not item[0][1]))
+        for (_, decay), parameters in parts.items()
+        if parameters
     ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +15,22 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.loggers.logger import Logger
 
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
 from qefpn.models import load_model
+from qefpn.models.loading import PREFIX
+from qefpn.models.weights import read_checkpoint
 from qefpn.training.build import build_module
 from qefpn.training.callbacks import LastCheckpoint, progress_callback
-from qefpn.training.config import TrainConfig
+from qefpn.training.config import TrainConfig, typed
 from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
+from qefpn.training.tracking import tracked, wandb_logger
 
 
 def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path | None:
@@ -48,17 +54,20 @@ def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path 
     checkpoints = directory / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     trainer = build_trainer(config, directory, validates)
-    resume = None if config.resume is None else check_checkpoint(Path(config.resume))
-    with quiet(), fp32_precision(config.trainer.fp32_precision):
-        trainer.fit(module, datamodule=data, ckpt_path=resume, **_plain_values_only())
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if config.trainer.fast_dev_run:
-        return None
-    best = checkpoints / "best.ckpt"
-    if validates and module.validated_at != trainer.global_step:
-        with quiet():
+    resume = None if config.resume is None else check_checkpoint(Path(config.resume).expanduser(), module)
+    with quiet(), tracked(config):
+        with fp32_precision(config.trainer.fp32_precision):
+            try:
+                # weights_only: nothing but tensors and plain values is ever unpickled
+                trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            except SystemExit:  # Lightning's answer to Ctrl-C
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                raise KeyboardInterrupt from None
+        if config.trainer.fast_dev_run:
+            return None
+        if validates and module.validated_at != trainer.global_step:
             _validate_last(trainer, module, data, config.monitor, checkpoints)
+    best = checkpoints / "best.ckpt"
     return best if best.exists() else checkpoints / "last.ckpt"
 
 
@@ -79,11 +88,6 @@ def _validate_last(
         trainer.strategy.barrier()
 
 
-def _plain_values_only() -> dict[str, Any]:
-    # Lightning >= 2.6 lets fit() refuse to unpickle anything but tensors and plain values.
-    return {"weights_only": True}
-
-
 def build_trainer(config: TrainConfig, directory: Path, validates: bool) -> pl.Trainer:
     """The Lightning trainer of a run, with its loggers and callbacks."""
     options = dataclasses.asdict(config.trainer)
@@ -92,24 +96,18 @@ def build_trainer(config: TrainConfig, directory: Path, validates: bool) -> pl.T
     if threads:
         torch.set_num_threads(threads)
     limit = options.pop("max_time")
-    callbacks: list[Callback] = [LastCheckpoint(directory / "checkpoints")]
-    callbacks += progress_callback(options["enable_progress_bar"])
+    callbacks = progress_callback(options["enable_progress_bar"])
     options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
     if limit is not None:
-        try:
-            callbacks.append(Timer(duration=limit, verbose=False))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"trainer.max_time is written DD:HH:MM:SS, not {limit!r}") from error
-        if config.trainer.max_steps < 0:
-            options["max_epochs"] = -1
+        callbacks.append(Timer(duration=limit, verbose=False))
+    callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
     if validates:
-        mode = "min" if config.monitor.endswith(("mae", "loss")) else "max"
         callbacks.append(
             ModelCheckpoint(
                 directory / "checkpoints",
                 filename="best",
                 monitor=config.monitor,
-                mode=mode,
+                mode="min" if config.monitor.endswith("mae") else "max",
                 save_top_k=1,
                 enable_version_counter=False,
             )
@@ -132,17 +130,36 @@ def build_loggers(config: TrainConfig, directory: Path) -> list[Logger]:
     """log.csv always; wandb beside it if chosen."""
     loggers: list[Logger] = [RunLog(directory / "log.csv")]
     if config.logger.name == "wandb":
-        from qefpn.training.tracking import wandb_logger
-
         loggers.append(wandb_logger(config, directory))
-    elif config.logger.name != "csv":
-        raise UserError(f"logger must be csv or wandb, not {config.logger.name!r}")
     return loggers
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """The resolved configuration as YAML."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def read_config(path: Path) -> TrainConfig:
+    """What :func:`write_config` wrote.
+
+    Raises:
+        UserError: no YAML, or keys and values that this version does not know.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"{path} is no YAML file") from None
+    return typed(OmegaConf.create(_plain(content)))
+
+
+def _plain(node: Any) -> Any:
+    """Values as they are: OmegaConf would take ``${`` in a path for an interpolation."""
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", node) if isinstance(node, str) else node
 
 
 def start_from(module: SaliencyModule, path: Path) -> None:
@@ -159,10 +176,14 @@ def start_from(module: SaliencyModule, path: Path) -> None:
         ) from None
 
 
-def check_checkpoint(path: Path) -> Path:
-    """The path, if a checkpoint of ours is there."""
-    if not path.is_file():
-        raise UserError(f"resume={path}: there is no such file")
+def check_checkpoint(path: Path, module: SaliencyModule) -> Path:
+    """The path, if a checkpoint of ours is there, of a network of the same shape."""
+    state = read_checkpoint(path).get("state_dict", {})
+    shapes = {key: value.shape for key, value in state.items() if key.startswith(PREFIX)}
+    if shapes != {key: value.shape for key, value in module.state_dict().items() if key.startswith(PREFIX)}:
+        raise UserError(
+            f"resume={path} holds a network of another shape: give the options of its run (config.yaml beside it)"
+        )
     return path
 
 
@@ -173,8 +194,10 @@ def quiet() -> Iterator[None]:
         for message in (
             ".*does not have many workers.*",
             ".*exists and is not empty.*",
+            ".*The dirpath has changed.*",  # a resumed run chooses its own best.ckpt
             ".*lr_scheduler.step.*optimizer.step.*",
             ".*number of training batches.*smaller than the logging interval.*",
+            ".*could not find the monitored key.*",  # a run that ends before its first validation has one at its end
             ".*`isinstance\\(treespec.*",
         ):
             warnings.filterwarnings("ignore", message=message)
@@ -204,4 +227,6 @@ def fp32_precision(name: str) -> Iterator[None]:
 
 def untrained_module(config: TrainConfig) -> SaliencyModule:
     """The same network with fresh weights, the floor that shows what was learned."""
-    return build_module(dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights=None)))
+    return build_module(
+        dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights=None))
+    )

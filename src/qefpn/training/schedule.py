@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 
@@ -39,9 +40,11 @@ def build_schedule(name: str, **options: float) -> Callable[[float], float]:
         ValueError: for an unknown name, an unknown option, or a peak outside [0, 1].
     """
     schedule = SCHEDULES.get(name)
+    known = [key for key in inspect.signature(schedule).parameters if key != "progress"]
+    for key in options:
+        if key not in known:
+            raise ValueError(f"{name} has no option {key!r}; it takes {', '.join(known) or 'none'}")
     peak = options.get("peak", 0.5)
-    if not 0.0 <= peak <= 1.0:
-        raise ValueError(f"peak must be in [0, 1], not {peak}")
-    if name == "constant":
-        options = {}
+    if isinstance(peak, bool) or not isinstance(peak, int | float) or not 0.0 <= peak <= 1.0:
+        raise ValueError(f"peak must be in [0, 1], not {peak!r}")
     return lambda progress: schedule(min(max(progress, 0.0), 1.0), **options)

@@ -1,0 +1,359 @@
+"""Every option composes, and every mistake is one line that names its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.commands.runs import TINY, words
+
+from qefpn.cli import main
+from qefpn.commands.overrides import command_config, compose_config, group_options, quote_paths
+from qefpn.errors import UserError
+from qefpn.training.build import check
+from qefpn.training.config import TrainConfig, typed
+
+GROUPS = (
+    *("adjoint", "backbone", "data", "decoder", "edge_filter", "experiment", "logger", "loss", "optimizer"),
+    *("pyramid", "residual", "schedule", "solver", "trainer"),
+)
+OPTIONS = [f"{group}={option}" for group in GROUPS for option in group_options(group)]
+SMALL = [word for word in TINY if word.startswith("pyramid.")]
+
+
+def composed(*overrides: str) -> TrainConfig:
+    """As `qefpn train` takes its options."""
+    return typed(compose_config("train", [*overrides, "data.root=pictures"]))
+
+
+def test_all_groups_are_known() -> None:
+    folder = Path(__file__).parents[2] / "conf"
+    assert sorted(GROUPS) == sorted(
+        p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("_")
+    )
+    assert all(group_options(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_every_group(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if option == "trainer=gpu" and not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no GPU is there"):
+            check(composed(option))
+        return
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = composed(option, *SMALL)
+    check(config)
+    group, name = option.split("=")
+    if group not in ("experiment", "trainer"):
+        found = getattr(config, group)
+        chosen = found["name"] if isinstance(found, dict) else found.name
+        known_as = {
+            "auto": "implicit",
+            "short": "implicit",
+            "timm": "timm/resnet18d",
+            "narrow": "timm/resnet18d",
+        }
+        assert chosen == known_as.get(name, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", group_options("experiment"))
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if not o.startswith(("experiment", "trainer", "logger"))]
+)
+def test_an_experiment_takes_any_option(experiment: str, option: str) -> None:
+    """Ablations of an experiment: its own settings must not stand in the way of another option."""
+    check(composed(f"experiment={experiment}", option))
+
+
+@pytest.mark.parametrize("experiment", group_options("experiment"))
+def test_every_experiment_takes_two_steps(experiment: str, tmp_path: Path, data_root: Path) -> None:
+    data = ["data.train=[SYN-TR]", "data.test=[SYN-TE]", "data.name=synthetic"]
+    drawn = ["+data.synthetic={train:12,test:3,size:64,seed:0}"]
+    tiny = [
+        *("backbone=timm", "backbone.model=resnet10t", "backbone.weights=null"),
+        *("backbone.options={channels:[8,8,16,16],stem_width:8}", "pyramid.channels=8", "solver.max_steps=2"),
+        *("data.image_size=64", "data.scales=[64]", "data.batch_size=4", "data.num_workers=0"),
+        *(
+            "trainer.max_steps=2",
+            "warmup.steps=1",
+            "trainer=cpu",
+            "trainer.num_threads=1",
+            "data.cache_size=null",
+        ),
+    ]
+    argv = ["train", f"experiment={experiment}", *data, *drawn, *tiny]
+    assert (
+        main(
+            [
+                *argv,
+                f"data.root={data_root}",
+                f"hydra.run.dir={tmp_path}/run",
+                "trainer.check_val_every_n_epoch=1",
+            ]
+        )
+        == 0
+    )
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    assert (tmp_path / "run/metrics.json").is_file()
+
+
+MISTAKES = [
+    (["data.rot=x"], ["data.rot", "data.root"]),
+    (["max_step=3"], ["max_step", "trainer.max_steps"]),
+    (["+trainer.max_step=3"], ["trainer.max_step", "trainer.max_steps"]),
+    (["solver.damping=1"], ["solver.damping"]),
+    (["+solver.damp=1"], ["solver", "damp"]),
+    (["solver=broydn"], ["solver=broydn", "did you mean broyden", "anderson", "unroll"]),
+    (["experiment=dmo"], ["experiment=dmo", "demo", "paper"]),
+    (["slver=broyden"], ["slver", "solver"]),
+    (["seed=many"], ["seed", "many"]),
+    (["seed=-1"], ["seed"]),
+    (["trainer.max_steps=2.5"], ["trainer.max_steps"]),
+    (["pyramid.levels=[]"], ["pyramid.levels", "empty"]),
+    (["pyramid.levels=[5,4]"], ["pyramid.levels"]),
+    (["pyramid.levels=[1,2]"], ["pyramid.levels"]),
+    (["pyramid.channels=0"], ["pyramid.channels"]),
+    (["pyramid.activation=rleu"], ["rleu"]),
+    (["residual.p=1.5"], ["residual", "1.5"]),
+    (["residual.p=-0.1"], ["residual", "-0.1"]),
+    (["residual.p=little"], ["residual", "p"]),
+    (["solver.max_steps=0"], ["solver", "max_steps"]),
+    (["solver.rtol=-1"], ["solver", "rtol"]),
+    (["solver.max_steps=few"], ["solver", "max_steps"]),
+    (["loss.edge=strong"], ["loss", "edge"]),
+    (["schedule.peak=2"], ["schedule", "peak"]),
+    (["+schedule.peek=0.5"], ["schedule", "peek"]),
+    (["optimizer.lr=0"], ["optimizer.lr"]),
+    (["optimizer.momentum=1.5"], ["optimizer.momentum"]),
+    (["data.batch_size=0"], ["data.batch_size"]),
+    (["data.val_fraction=1"], ["data.val_fraction"]),
+    (["data.on_error=ignore"], ["data.on_error", "skip"]),
+    (["data.image_size=8"], ["data.image_size"]),
+    (["data.augment=[{name: ColourJitter}]"], ["data.augment", "ColourJitter"]),
+    (["warmup.layers=0"], ["warmup.layers"]),
+    (["warmup.steps=-1"], ["warmup.steps"]),
+    (["protocol=f3"], ["protocol", "pysod"]),
+    (["monitor=val_f"], ["monitor", "val_max_f"]),
+    (["logger=tensorboard"], ["logger=tensorboard", "csv, wandb"]),
+    (["trainer.precision=8"], ["trainer.precision=8"]),
+    (["trainer.strategy=dpp"], ["trainer.strategy=dpp"]),
+    (["trainer.accelerator=abacus"], ["trainer.accelerator=abacus"]),
+    (["trainer.fp32_precision=fast"], ["trainer.fp32_precision"]),
+    (["trainer.max_time=ten"], ["trainer.max_time", "DD:HH:MM:SS"]),
+    (["trainer.max_steps=-1", "trainer.max_epochs=0"], ["no end", "trainer.max_epochs"]),
+    (["trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches"]),
+    (["trainer.limit_train_batches=1.5"], ["trainer.limit_train_batches"]),
+    (["trainer.limit_val_batches=many"], ["trainer.limit_val_batches"]),
+    (["trainer.devices=two"], ["trainer.devices", "two"]),
+    (["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp"], ["data.batch_size=4", "3"]),
+    (["backbone=resnet50", "backbone.options.depth=3"], ["backbone", "depth"]),
+    (["backbone.model=resnet10x"], ["resnet10x"]),
+    (["backbone.options={channel:[8]}"], ["backbone", "channel"]),
+    (["backbone.weights=nowhere.pth"], ["backbone.weights=nowhere.pth"]),
+    (["data.test=[ECSSD"], ["data.test=[ECSSD"]),
+    (["data.test='ECSSD"], ["data.test='ECSSD"]),
+    (["trainer={a:"], ["trainer={a:"]),
+    (["data="], ["data"]),
+    (["seed=0,1"], ["seed=0,1", "-m"]),
+    (["data=duts", "data.root=nowhere"], ["data.root=nowhere"]),
+    (["data=duts", "~data.root"], ["data.root"]),
+    (["resume=nowhere.ckpt"], ["resume=nowhere.ckpt"]),
+    (["init=nowhere.ckpt"], ["init=nowhere.ckpt"]),
+    (["hello"], ["'hello'", "key=value"]),
+    (["--multrun"], ["--multrun", "-m"]),
+    (["-x"], ["-x"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_is_one_line_that_names_its_key(
+    overrides: list[str],
+    said: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words(tmp_path / "run", tmp_path / "data", *overrides)) == 2
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
+    (line,) = err.splitlines()
+    assert line.startswith("qefpn train: ")
+    for part in said:
+        assert part in line
+    assert not (tmp_path / "data").exists()  # told before any data is drawn or read
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_unknown_key_is_not_offered_as_its_own_correction() -> None:
+    with pytest.raises(UserError) as error:
+        compose_config("train", ["backbone.model=x"])
+    assert "backbone.model or" not in str(error.value)
+    assert "mean backbone.model?" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [word for word in words(tmp_path / "run", tmp_path) if word != "trainer=cpu"]
+    assert main([*given, "trainer=gpu"]) == 2
+    assert "trainer=cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["resume", "init"])
+def test_a_text_file_is_no_checkpoint(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes.ckpt"
+    path.write_text("buy milk\n")
+    assert main(words(tmp_path / "run", tmp_path / "data", f"{key}={path}")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{key}={path}" in line
+
+
+def test_a_data_set_without_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [
+        w for w in words(tmp_path / "run", tmp_path) if not w.startswith(("data.root", "data.synthetic"))
+    ]
+    assert main([*given, "data=duts"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "data.root is not set" in line
+
+
+def test_nothing_at_the_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    given = [w for w in words(tmp_path / "run", tmp_path / "empty") if not w.startswith("data.synthetic")]
+    for data in ("duts", "folder"):
+        assert main([*given, f"data={data}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(tmp_path / "empty") in line
+
+
+def test_other_commands_tell_mistakes_in_one_line(
+    tmp_path: Path, tiny_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    best = f"checkpoint={tiny_run}/checkpoints/best.ckpt"
+    text = tmp_path / "notes.ckpt"
+    text.write_text("buy milk\n")
+    (tmp_path / "picture.png").write_bytes(b"no picture")
+    places = [f"input={tmp_path}/picture.png", f"output={tmp_path}/out"]
+    cases = [
+        (["tran"], "train"),
+        (["evaluate"], "checkpoint"),
+        (["evaluate", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
+        (["evaluate", f"checkpoint={text}"], "config.yaml"),
+        (["evaluate", best, "chekpoint=x"], "chekpoint"),
+        (["evaluate", best, "data.rot=x"], "data.root"),
+        (["evaluate", best, "data.root=nowhere"], "nowhere"),
+        (["evaluate", best, "data.batch_size=many"], "data.batch_size"),
+        (["evaluate", best, "report=perhaps"], "report"),
+        (["evaluate", best, "protocol=f4", f"output={tmp_path}/e"], "protocol"),
+        (["evaluate", best, "device=gpu7", f"output={tmp_path}/e"], "device"),
+        (["evaluate", best, "data.test=[ELSEWHERE]", f"output={tmp_path}/e"], "ELSEWHERE"),
+        (["predict", best], "input"),
+        (["predict", best, "input=nowhere.jpg", "output=x"], "nowhere.jpg"),
+        (["predict", "checkpoint=nowhere.ckpt", *places], "nowhere.ckpt"),
+        (["predict", f"checkpoint={text}", *places], "notes.ckpt"),
+        (["predict", best, *places, "output_type=mask"], "rgba"),
+        (["predict", best, *places, "threshold=2"], "threshold"),
+        (["predict", best, *places, "threshold=high"], "threshold"),
+        (["predict", best, *places, "batch_size=0"], "batch_size"),
+        (["predict", best, *places, "batch_size=two"], "batch_size"),
+        (["predict", best, *places, "image_size=16"], "image_size"),
+        (["predict", best, *places, "device=warp"], "device"),
+        (["predict", best, *places, "--fast"], "--fast"),
+        (["report"], "run"),
+        (["report", "run=nowhere"], "nowhere"),
+        (["data", "verfy"], "verify"),
+        (["data", "verify"], "data.root"),
+        (["data", "verify", "data.root=nowhere"], "nowhere"),
+        (["data", "synthesize", f"data.root={tmp_path}/s", "synthetic.train=lots"], "synthetic.train"),
+        (["data", "synthesize", f"data.root={tmp_path}/s", "synthetic.size=2"], "size"),
+    ]
+    for argv, said in cases:
+        assert main(argv) == 2, argv
+        out, err = capfd.readouterr()
+        assert len(err.splitlines()) == 1, (argv, err)
+        assert said in err, (argv, err)
+
+
+def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, said in {
+        "train": "max_steps",
+        "evaluate": "checkpoint",
+        "predict": "output_type",
+        "data": "synthesize",
+        "report": "output",
+    }.items():
+        assert main([name, "--help"]) == 0
+        assert said in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "predict" in capsys.readouterr().out
+    assert main([]) == 2
+
+
+def test_help_of_train_has_keys_comments_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "optimizer steps with weight-tied layers before the solver takes over" in text
+    assert "solver=anderson|broyden|fixed_point|unroll" in text
+    assert "adjoint=auto|implicit" in text
+    assert "batch_size: 32 # total over all devices" in text
+    assert "hydra" not in text
+    assert "defaults:" not in text
+
+
+def test_the_configuration_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--cfg", "job", "data.root=it's (1), é"]) == 0
+    assert "root: it's (1), é" in capsys.readouterr().out
+
+
+PATHS = [
+    *(
+        "é",
+        "two words",
+        "it's",
+        "[ab]",
+        "(1)",
+        "a=b",
+        "a&b",
+        "a,b",
+        "{x}",
+        "$HOME",
+        "${seed}",
+        "\\${seed}",
+        "#c",
+    ),
+    *(
+        " leading",
+        "trailing ",
+        "back\\slash",
+        "end\\",
+        "\\'",
+        '"quoted"',
+        "'quoted'",
+        "a:b",
+        "a;b",
+        "%",
+        "1e3",
+    ),
+    *("true", "0x10", "*", "?", "~", "\\\\${x}", "a\\'b"),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_are_taken_verbatim(path: str) -> None:
+    config = typed(compose_config("train", [f"data.root={path}", f"init={path}", f"data.lists.ECSSD={path}"]))
+    assert config.data.root == path
+    assert config.init == path
+    assert config.data.lists == {"ECSSD": path}
+    options = command_config("predict", [f"checkpoint={path}", f"input={path}", f"output={path}"])
+    assert [options.checkpoint, options.input, options.output] == [path] * 3
+
+
+def test_null_and_hydra_s_own_words_keep_their_meaning() -> None:
+    assert quote_paths(["init=null", "-m", "hydra.run.dir=a/${now:%Y}", "solver=broyden"]) == [
+        "init=null",
+        "-m",
+        "hydra.run.dir=a/${now:%Y}",
+        "solver=broyden",
+    ]

@@ -1,0 +1,206 @@
+"""What the module does in a step: warm-up, parameter groups, schedules."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.commands.runs import log, train
+
+from qefpn import QEFPN
+from qefpn.training.callbacks import LastCheckpoint
+from qefpn.training.module import SaliencyModule, parameter_groups
+from qefpn.training.run_log import RunLog
+from qefpn.training.schedule import build_schedule
+
+
+def tiny_network() -> QEFPN:
+    return QEFPN("resnet18", channels=8, expansion=1)
+
+
+def test_warm_up_counts_optimizer_steps(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two batches a step: two steps of warm-up are four batches."""
+    seen: list[int | None] = []
+    layers = SaliencyModule.unrolled_layers
+
+    def unrolled_layers(self: SaliencyModule) -> int | None:
+        seen.append(layers(self))
+        return seen[-1]
+
+    monkeypatch.setattr(SaliencyModule, "unrolled_layers", unrolled_layers)
+    options = [
+        "trainer.accumulate_grad_batches=2",
+        "trainer.max_steps=3",
+        "warmup.steps=2",
+        "warmup.layers=3",
+    ]
+    train(tmp_path / "run", data_root, *options, "evaluate=false")
+    assert seen == [3, 3, 3, 3, None, None]
+
+
+def test_the_stem_stays_out_and_the_backbone_is_slower() -> None:
+    network = tiny_network()
+    groups = parameter_groups(
+        network, lr=0.05, backbone_lr_scale=0.1, weight_decay=5e-4, train_stem=False, decay_norms=True
+    )
+    assert [group["lr"] for group in groups] == pytest.approx([0.05, 0.005])
+    assert all(group["weight_decay"] == 5e-4 for group in groups)
+    given = [id(p) for group in groups for p in group["params"]]
+    assert len(given) == len(set(given))
+    stem = {id(p) for p in network.backbone.stem_parameters()}
+    assert len(stem) == 3  # a convolution without bias, and its norm
+    assert set(given) == {id(p) for p in network.parameters()} - stem
+    assert all(p.requires_grad for p in network.parameters())
+    backbone = {id(p) for p in network.backbone.parameters()} - stem
+    assert {id(p) for p in groups[1]["params"]} == backbone
+
+
+def test_all_parameters_and_no_decay_of_norms() -> None:
+    network = tiny_network()
+    groups = parameter_groups(
+        network, lr=1e-3, backbone_lr_scale=1.0, weight_decay=1e-2, train_stem=True, decay_norms=False
+    )
+    given = {id(p) for group in groups for p in group["params"]}
+    assert given == {id(p) for p in network.parameters()}
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+    backbone = {id(p) for p in network.backbone.parameters()}
+    assert not any(id(p) in backbone for p in groups[0]["params"])  # its rate is what is logged
+
+
+def test_linear_schedule_is_the_paper_s() -> None:
+    factor = build_schedule("linear", peak=0.5)
+    assert [factor(x) for x in (0.0, 0.25, 0.5, 0.75, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert build_schedule("linear", peak=0.0)(0.0) == 1.0
+    assert build_schedule("linear", peak=1.0)(1.0) == 1.0
+
+
+def test_cosine_and_constant_schedules() -> None:
+    factor = build_schedule("cosine", peak=0.2)
+    assert factor(0.1) == pytest.approx(0.5)
+    assert factor(0.2) == pytest.approx(1.0)
+    assert factor(0.4) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert factor(1.0) == pytest.approx(0.0, abs=1e-12)
+    assert {build_schedule("constant")(x) for x in (0.0, 0.5, 1.0)} == {1.0}
+
+
+@pytest.mark.parametrize("options", [{"peak": 1.5}, {"peak": -0.1}, {"peek": 0.5}])
+def test_impossible_schedules(options: dict[str, float]) -> None:
+    with pytest.raises((ValueError, TypeError), match="pe[ae]k"):
+        build_schedule("linear", **options)
+
+
+def test_rates_of_the_paper_s_schedule_step_each_iteration(tmp_path: Path, data_root: Path) -> None:
+    options = [
+        "optimizer=sgd",
+        "optimizer.lr=0.01",
+        "schedule=linear",
+        "trainer.max_steps=4",
+        "evaluate=false",
+    ]
+    run = train(tmp_path / "run", data_root, *options)
+    shares = [(i + 1) / 5 for i in range(4)]
+    wanted = [0.01 * min(s / 0.5, (1 - s) / 0.5) for s in shares]
+    assert [float(row["lr"]) for row in log(run)] == pytest.approx(wanted)
+
+
+def test_a_run_bounded_by_time_ends_its_schedule(tmp_path: Path, data_root: Path) -> None:
+    options = [
+        "trainer.max_time=00:00:00:03",
+        "trainer.max_steps=-1",
+        "warmup.steps=100000",
+        "evaluate=false",
+    ]
+    started = time.monotonic()
+    run = train(tmp_path / "run", data_root, *options, "schedule=linear", "optimizer.lr=1e-3")
+    assert time.monotonic() - started < 15
+    rates = [float(row["lr"]) for row in log(run)]
+    assert len(rates) > 5
+    assert 0 < rates[0] < 1e-4
+    assert max(rates) > 0.8e-3
+    assert 0 <= rates[-1] < 0.15e-3
+
+
+class Stub:
+    """As much of a trainer as LastCheckpoint asks for."""
+
+    fast_dev_run, world_size, is_global_zero, should_stop, max_steps = False, 1, True, False, -1
+
+    def __init__(self, step: int, fails: bool = False) -> None:
+        self.global_step, self.fails = step, fails
+        progress = SimpleNamespace(batch_progress=SimpleNamespace(is_last_batch=False))
+        self.fit_loop = SimpleNamespace(epoch_loop=progress)
+
+    def save_checkpoint(self, path: Path) -> None:
+        path.write_text(f"step {self.global_step}"[: 3 if self.fails else None])
+        if self.fails:
+            raise OSError("no space left")
+
+
+def test_last_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
+    callback: Any = LastCheckpoint(tmp_path, seconds=0.0)
+    callback.on_train_batch_end(Stub(1), None, None, None, 0)
+    assert (tmp_path / "last.ckpt").read_text() == "step 1"
+    with pytest.raises(OSError, match="no space"):
+        callback.on_train_batch_end(Stub(2, fails=True), None, None, None, 1)
+    assert (tmp_path / "last.ckpt").read_text() == "step 1"
+    callback.on_train_end(Stub(3), None)
+    assert (tmp_path / "last.ckpt").read_text() == "step 3"
+
+
+def test_last_checkpoint_waits_its_time(tmp_path: Path) -> None:
+    callback: Any = LastCheckpoint(tmp_path, seconds=3600)
+    callback.on_train_start(Stub(0), None)
+    callback.on_train_batch_end(Stub(1), None, None, None, 0)
+    callback.on_train_epoch_end(Stub(1), None)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_the_log_takes_new_columns_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    first = RunLog(path)
+    first.log_metrics({"loss": 1.5, "epoch": 0}, step=0)
+    first.finalize("success")
+    second = RunLog(path)
+    second.log_metrics({"val_mae": 0.25}, step=1)
+    second.log_metrics({"loss": 1.25, "solver_steps": 3.0}, step=2)
+    second.save()
+    second.log_metrics({"extra": 1}, step=3)
+    second.save()
+    header, *rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert len(set(header)) == len(header)
+    named = [{k: v for k, v in zip(header, row, strict=True) if v and k != "seconds"} for row in rows]
+    assert named == [
+        {"step": "0", "epoch": "0", "loss": "1.5"},
+        {"step": "1", "val_mae": "0.25"},
+        {"step": "2", "loss": "1.25", "solver_steps": "3"},
+        {"step": "3", "extra": "1"},
+    ]
+
+
+def test_each_batch_has_a_seed_of_its_own(tmp_path: Path) -> None:
+    """What a step draws depends on run, epoch and batch, not on what was drawn before."""
+    options: dict[str, Any] = {
+        "network": {"backbone": "resnet18", "channels": 8, "expansion": 1},
+        "loss": {"name": "no_edges"},
+        "optimizer": {},
+        "schedule": {"name": "constant"},
+        "warmup": {"steps": 0, "layers": 1},
+    }
+    module = SaliencyModule(**options, seed=2**40)
+
+    def drawn(index: int) -> torch.Tensor:
+        module.on_train_batch_start({}, index)
+        return torch.rand(3)
+
+    first, second = drawn(0), drawn(1)
+    torch.rand(7)
+    assert torch.equal(drawn(0), first)
+    assert not torch.equal(first, second)
