@@ -1,4 +1,4 @@
-"""`qefpn data list | verify | synthesize`: what is there, whether it is whole, and pictures drawn on the spot."""
+"""`qefpn data list | verify | download | synthesize`: what is there, whether it is whole, and how to get it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from qefpn.commands.overrides import command_config, command_help
 from qefpn.commands.prepare import Reporter, list_findings
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data import DATASETS, DataReport, describe, synthesize
+from qefpn.data.download import download
 from qefpn.errors import UserError
 
 SUMMARY = """
@@ -20,10 +21,11 @@ qefpn data - what data sets are there, whether they are whole, and pictures draw
 qefpn data list                     the data sets of the field, with their official counts
 qefpn data list data.root=DIR       what is below DIR, and in which layout
 qefpn data verify data.root=DIR     open every picture and mask; what is wrong is counted and listed
+qefpn data download data.root=DIR   the published sets, from their authors' servers or a mirror of one's own
 qefpn data synthesize data.root=DIR draw a training and a test set
 """
 
-ACTIONS = ("list", "verify", "synthesize")
+ACTIONS = ("list", "verify", "download", "synthesize")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         return list_known()
     if not rooted:
         raise UserError("data.root is not set: give data.root=DIR")
-    return {"list": list_found, "verify": verify, "synthesize": draw}[action](options)
+    return {"list": list_found, "verify": verify, "download": fetch_sets, "synthesize": draw}[action](options)
 
 
 def list_known() -> int:
@@ -84,6 +86,23 @@ def verify(options: DictConfig) -> int:
     if not report.findings:
         print("nothing is wrong")
     return 1 if report.errors else 0
+
+
+def fetch_sets(options: DictConfig) -> int:
+    """Download, a line a set; 1 where a set could not be had."""
+    names = None if options.data.test is None else [str(name) for name in options.data.test]
+    complete = True
+    with progress_bar() as progress:
+        for outcome in download(
+            str(options.data.root),
+            names,
+            mirror=options.download.mirror,
+            keep=bool(options.download.keep),
+            progress=Reporter(progress),
+        ):
+            complete = complete and outcome.complete
+            progress.console.print(outcome.line, highlight=False, markup=False, soft_wrap=True)
+    return 0 if complete else 1
 
 
 def draw(options: DictConfig) -> int:
