@@ -92,7 +92,9 @@ def main(arguments: list[str]) -> None:
             optimizer.step()
             seen += len(batch["index"])
         epoch += 1
-    print(f"{seen} pictures, {seen / seconds:.1f} a second, {sum(p.numel() for p in network.parameters()):,} parameters")
+    print(
+        f"{seen} pictures, {seen / seconds:.1f} a second, {sum(p.numel() for p in network.parameters()):,} parameters"
+    )
     network.eval()
     data.setup("test")
     for name, test_loader in zip(data.test_names, data.test_dataloader(), strict=True):

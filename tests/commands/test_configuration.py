@@ -29,9 +29,7 @@ def composed(*overrides: str) -> TrainConfig:
 
 def test_all_groups_are_known() -> None:
     folder = Path(__file__).parents[2] / "conf"
-    assert sorted(GROUPS) == sorted(
-        p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("_")
-    )
+    assert sorted(GROUPS) == sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("_"))
     assert all(group_options(group) for group in GROUPS)
 
 
@@ -59,9 +57,7 @@ def test_every_option_of_every_group(option: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", group_options("experiment"))
-@pytest.mark.parametrize(
-    "option", [o for o in OPTIONS if not o.startswith(("experiment", "trainer", "logger"))]
-)
+@pytest.mark.parametrize("option", [o for o in OPTIONS if not o.startswith(("experiment", "trainer", "logger"))])
 def test_an_experiment_takes_any_option(experiment: str, option: str) -> None:
     """Ablations of an experiment: its own settings must not stand in the way of another option."""
     check(composed(f"experiment={experiment}", option))
@@ -211,9 +207,7 @@ def test_a_text_file_is_no_checkpoint(key: str, tmp_path: Path, capsys: pytest.C
 
 
 def test_a_data_set_without_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [
-        w for w in words(tmp_path / "run", tmp_path) if not w.startswith(("data.root", "data.synthetic"))
-    ]
+    given = [w for w in words(tmp_path / "run", tmp_path) if not w.startswith(("data.root", "data.synthetic"))]
     assert main([*given, "data=duts"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "data.root is not set" in line

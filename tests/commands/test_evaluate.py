@@ -55,9 +55,7 @@ def test_the_same_scores_as_train_wrote(tiny_run: Path, tmp_path: Path) -> None:
     assert evaluate(tiny_run, tmp_path) == 0
     for name in ("scores.csv", "metrics.json", "floors.json", "curves.json", "samples.json"):
         assert (tmp_path / name).read_text() == (tiny_run / name).read_text(), name
-    maps = [
-        sorted(p.read_bytes() for p in (root / "maps" / "SYN-TE").iterdir()) for root in (tmp_path, tiny_run)
-    ]
+    maps = [sorted(p.read_bytes() for p in (root / "maps" / "SYN-TE").iterdir()) for root in (tmp_path, tiny_run)]
     assert maps[0] == maps[1]
     assert (tmp_path / "report.html").is_file()
 
@@ -161,17 +159,13 @@ def test_two_folders_and_a_zip(elsewhere: Path, tmp_path: Path) -> None:
         for path in sorted(folders.rglob("*.*")):
             file.write(path, path.relative_to(folders))
     for number, root in enumerate((folders, archive)):
-        run = train(
-            tmp_path / f"run{number}", root, "data=folder", "data.test_fraction=0.25", "trainer.max_steps=1"
-        )
+        run = train(tmp_path / f"run{number}", root, "data=folder", "data.test_fraction=0.25", "trainer.max_steps=1")
         assert {name: one["images"] for name, one in metrics(run).items()} == {root.stem: 3}
         assert evaluate(run, tmp_path / f"out{number}", "report=false", "floors=false") == 0
         assert scores(tmp_path / f"out{number}") == scores(run)
 
 
-def test_a_plain_checkpoint_without_its_run(
-    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plain_checkpoint_without_its_run(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copyfile(tiny_run / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
     assert main(["evaluate", f"checkpoint={tmp_path}/best.ckpt"]) == 2
     assert "config.yaml" in capsys.readouterr().err

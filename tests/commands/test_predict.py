@@ -170,10 +170,7 @@ def test_another_size_of_the_network_s_input(pictures: Path, tiny_run: Path, tmp
     found = []
     for size in (64, 96):
         assert (
-            predict(
-                tiny_run, f"input={pictures}/wide.jpg", f"output={tmp_path}/{size}.png", f"image_size={size}"
-            )
-            == 0
+            predict(tiny_run, f"input={pictures}/wide.jpg", f"output={tmp_path}/{size}.png", f"image_size={size}") == 0
         )
         found.append(np.asarray(Image.open(tmp_path / f"{size}.png")))
     assert predict(tiny_run, f"input={pictures}/wide.jpg", f"output={tmp_path}/own.png") == 0

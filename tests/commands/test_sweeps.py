@@ -15,9 +15,7 @@ from qefpn.training import run as training_run
 
 
 def sweep(folder: Path, data: Path, *more: str) -> list[str]:
-    given = [
-        w for w in words(folder, data, "evaluate=false", "trainer.max_steps=1") if "hydra.run.dir" not in w
-    ]
+    given = [w for w in words(folder, data, "evaluate=false", "trainer.max_steps=1") if "hydra.run.dir" not in w]
     return [*given, "-m", f"hydra.sweep.dir={folder}", *more]
 
 

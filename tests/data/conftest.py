@@ -39,9 +39,7 @@ def make_set() -> MakeSet:
         for number in range(start, start + count):
             # The format is given: Pillow knows no format for every spelling of a suffix.
             kind = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP"}[image_suffix[1:].lower()]
-            Image.fromarray(picture(number, *size)).save(
-                folder / images / f"p{number:03d}{image_suffix}", kind
-            )
+            Image.fromarray(picture(number, *size)).save(folder / images / f"p{number:03d}{image_suffix}", kind)
             kind = {"jpg": "JPEG", "png": "PNG", "bmp": "BMP"}[mask_suffix.rsplit(".", 1)[1].lower()]
             Image.fromarray(blob(number, *size)).save(folder / masks / f"p{number:03d}{mask_suffix}", kind)
         return folder

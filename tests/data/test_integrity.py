@@ -76,9 +76,7 @@ def test_fail_is_one_line_with_counts_examples_and_the_full_list(broken: Path) -
     assert len(rows) == 9 and {row["kind"] for row in rows} == set(KINDS)
 
 
-def test_skip_trains_on_the_rest_and_says_so(
-    broken: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+def test_skip_trains_on_the_rest_and_says_so(broken: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     module = SaliencyDataModule(
         broken, train=None, test=[], on_error="skip", val_fraction=0.0, batch_size=5, image_size=64,
         num_workers=0, findings_file=tmp_path / "run" / "findings.csv",
@@ -96,9 +94,7 @@ def test_blank_masks(broken: Path) -> None:
     pairs = find_pairs(broken)
     kept, _, findings = check_pairs(pairs, blank_masks="keep")
     assert {"p015", "p016"} <= {pair.name for pair in kept}
-    assert {f.level for f in findings if f.kind in ("empty mask", "mask that is all foreground")} == {
-        "warning"
-    }
+    assert {f.level for f in findings if f.kind in ("empty mask", "mask that is all foreground")} == {"warning"}
     tested, _, findings = check_pairs(pairs, role="test")  # the protocols say what a blank mask scores
     assert {"p015", "p016"} <= {pair.name for pair in tested} and len(tested) == 12
 
@@ -125,9 +121,7 @@ def test_second_start_reads_no_picture(make_set, tmp_path: Path, monkeypatch: py
     first = check_pairs(find_pairs(root))
     looked: list[str] = []
     original = integrity_module.picture_size
-    monkeypatch.setattr(
-        integrity_module, "picture_size", lambda file: looked.append(str(file)) or original(file)
-    )
+    monkeypatch.setattr(integrity_module, "picture_size", lambda file: looked.append(str(file)) or original(file))
     assert check_pairs(find_pairs(root)) == first and looked == []
     file = root / "images" / "p002.jpg"
     file.write_bytes(file.read_bytes()[:-150])
@@ -196,9 +190,7 @@ def test_locate(make_set, tmp_path: Path) -> None:
     assert not report.findings and report.findings_file is None
     with pytest.raises(UserError, match=r"no data set DUT-OMRONN .* did you mean dut_omron"):
         locate(tmp_path, "DUT-OMRONN")
-    with pytest.raises(
-        UserError, match=r"no data set PASCAL-S at data\.root=.*there is .*ECSSD-3, .*dut_omron, more"
-    ):
+    with pytest.raises(UserError, match=r"no data set PASCAL-S at data\.root=.*there is .*ECSSD-3, .*dut_omron, more"):
         locate(tmp_path, "PASCAL-S")
     with pytest.raises(UserError, match=r"data\.root=.*does not exist"):
         locate(tmp_path / "gone", "ECSSD")

@@ -30,9 +30,7 @@ from qefpn.errors import UserError
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
-def test_two_folders_of_any_known_name(
-    make_set, tmp_path: Path, images: str, masks: str, nested: bool
-) -> None:
+def test_two_folders_of_any_known_name(make_set, tmp_path: Path, images: str, masks: str, nested: bool) -> None:
     root = tmp_path / "SET"
     make_set(root / "SET" if nested else root, images, masks)
     pairs = find_pairs(root)

@@ -158,9 +158,7 @@ def test_opaque_alpha_says_nothing() -> None:
 def test_black_and_white_mask_with_a_transparent_margin() -> None:
     alpha = np.full_like(MASK, 255)
     alpha[:3] = 0
-    assert np.array_equal(
-        read_mask(saved(Image.fromarray(np.dstack([MASK] * 3 + [alpha])))), MASK * (alpha // 255)
-    )
+    assert np.array_equal(read_mask(saved(Image.fromarray(np.dstack([MASK] * 3 + [alpha])))), MASK * (alpha // 255))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
@@ -174,9 +172,7 @@ def test_truncated(kind: str, reader, tmp_path: Path) -> None:
             reader(path)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"this is no picture\n" * 30, "not a picture"), (b"", "empty file")]
-)
+@pytest.mark.parametrize(("content", "message"), [(b"this is no picture\n" * 30, "not a picture"), (b"", "empty file")])
 def test_text_named_jpg(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)

@@ -21,9 +21,7 @@ SCALES = (224, 256, 288, 320, 352)
 )
 def test_ranks_share_the_global_batch(count: int, world: int, epoch: int, seed: int) -> None:
     whole = MultiScaleBatchSampler(count, 8, SCALES, seed=seed)
-    ranks = [
-        MultiScaleBatchSampler(count, 8, SCALES, seed=seed, rank=r, world_size=world) for r in range(world)
-    ]
+    ranks = [MultiScaleBatchSampler(count, 8, SCALES, seed=seed, rank=r, world_size=world) for r in range(world)]
     seen: list[int] = []
     for number in range(len(whole)):
         parts = [rank.batch(epoch, number) for rank in ranks]
@@ -78,9 +76,7 @@ def test_fewer_pictures_than_a_batch() -> None:
 
 
 def test_batch_size_must_divide() -> None:
-    with pytest.raises(
-        UserError, match=r"data\.batch_size=32 .* multiple of their number, 3; the nearest is 33"
-    ):
+    with pytest.raises(UserError, match=r"data\.batch_size=32 .* multiple of their number, 3; the nearest is 33"):
         MultiScaleBatchSampler(100, 32, (64,), world_size=3)
     with pytest.raises(UserError, match=r"data\.batch_size"):
         MultiScaleBatchSampler(100, 0, (64,))
@@ -91,9 +87,7 @@ def test_batch_size_must_divide() -> None:
 def test_shards_see_every_picture_once(count: int, world: int) -> None:
     shards = [list(ShardSampler(count, rank=rank, world_size=world)) for rank in range(world)]
     assert sorted(np.concatenate(shards).astype(int).tolist()) == list(range(count))
-    assert [len(ShardSampler(count, rank=r, world_size=world)) for r in range(world)] == [
-        len(s) for s in shards
-    ]
+    assert [len(ShardSampler(count, rank=r, world_size=world)) for r in range(world)] == [len(s) for s in shards]
 
 
 def test_default_sizes_are_the_papers() -> None:

@@ -301,9 +301,7 @@ def test_a_set_of_other_settings_is_refused_untouched(tmp_path: Path, key: str, 
     with pytest.raises(UserError, match="delete it .* or choose another") as caught:
         _small(tmp_path, **{key: value})
     named = {"train": "pictures"}.get(key, key)
-    assert (
-        f"{named} " in str(caught.value) and str(value) in str(caught.value) and "SYN-TR" in str(caught.value)
-    )
+    assert f"{named} " in str(caught.value) and str(value) in str(caught.value) and "SYN-TR" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert _files(tmp_path) == before
 

@@ -34,9 +34,7 @@ def test_trim_takes_up_to_an_eighth_evenly() -> None:
     for _ in range(3000):
         cut = trim(image=np.dstack([y, x, x]), mask=MASK)
         image = cut["image"]
-        assert np.array_equal(
-            MASK[image[0, 0, 0] :, image[0, 0, 1] :][: image.shape[0], : image.shape[1]], cut["mask"]
-        )
+        assert np.array_equal(MASK[image[0, 0, 0] :, image[0, 0, 1] :][: image.shape[0], : image.shape[1]], cut["mask"])
         lost_rows.append(80 - image.shape[0])
         lost_columns.append(120 - image.shape[1])
         tops.append(image[0, 0, 0] / lost_rows[-1] if lost_rows[-1] else 0.5)

@@ -33,9 +33,7 @@ def test_build_by_name():
     assert build_residual("quasi", p=1e-4, seed=2) == QuasiEquilibrium(1e-4, 2)
     with pytest.warns(UserWarning):
         assert build_residual("literal", p=0.5).p == 0.5
-    assert build_adjoint("implicit", solver={"name": "anderson", "max_steps": 3}) == ImplicitAdjoint(
-        Anderson(3)
-    )
+    assert build_adjoint("implicit", solver={"name": "anderson", "max_steps": 3}) == ImplicitAdjoint(Anderson(3))
     assert build_adjoint("implicit", solver=None) == ImplicitAdjoint()
     assert build_adjoint("phantom", steps=2) == PhantomAdjoint(2)
     assert build_adjoint("jacobian_free") == JacobianFreeAdjoint()

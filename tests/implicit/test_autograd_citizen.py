@@ -273,6 +273,4 @@ def test_backward_stats_appear_with_the_backward_pass():
     stats = solution.backward_stats
     assert stats.converged.all() and stats.trace.shape[1] == 5
     summary = stats.summary()
-    assert summary["converged"] == 1.0 and summary["steps"] == pytest.approx(
-        float(stats.steps.double().mean())
-    )
+    assert summary["converged"] == 1.0 and summary["steps"] == pytest.approx(float(stats.steps.double().mean()))

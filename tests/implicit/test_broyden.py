@@ -47,9 +47,7 @@ def test_secant_equation_holds_for_the_last_pair_always(memory, lengths):
             known = estimate.pairs
             direction = estimate.direction().clone()
             restarts += step > 0 and estimate.pairs <= known
-            torch.testing.assert_close(
-                direction, -estimate.apply(g), rtol=1e-7, atol=1e-9 * float(g.abs().max())
-            )
+            torch.testing.assert_close(direction, -estimate.apply(g), rtol=1e-7, atol=1e-9 * float(g.abs().max()))
             if pair is not None:
                 s, y = pair[0], g - pair[1]
                 error = (estimate.apply(y) - s).norm(dim=1) / s.norm(dim=1)
@@ -63,9 +61,7 @@ def test_secant_equation_holds_for_the_last_pair_always(memory, lengths):
 
 def test_transposed_estimate_is_the_transpose():
     problem = Contraction(batch=2, size=12)
-    result = Broyden(9, 0.0, 0.0).solve(
-        lambda z: problem(z, problem.x).detach(), problem.z0, keep_inverse=True
-    )
+    result = Broyden(9, 0.0, 0.0).solve(lambda z: problem(z, problem.x).detach(), problem.z0, keep_inverse=True)
     assert result.apply_transposed is not None
     estimate = Estimate(problem.z0, 10, None)
     z = problem.z0
@@ -145,9 +141,7 @@ def test_line_search_counts_what_it_evaluates():
         return z + _tridiagonal(z)
 
     with torch.no_grad():
-        solution = fixed_point(
-            f, -torch.ones(1, 8, dtype=F64), solver=Broyden(60, 0.0, 1e-8, line_search=True)
-        )
+        solution = fixed_point(f, -torch.ones(1, 8, dtype=F64), solver=Broyden(60, 0.0, 1e-8, line_search=True))
     assert solution.stats.evaluations.tolist() == [len(calls)]
     assert len(calls) > int(solution.stats.steps) + 1
 

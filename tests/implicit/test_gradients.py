@@ -93,9 +93,7 @@ def test_gradcheck():
     problem = Contraction(batch=2, size=4)
 
     def solve(weight, x):
-        return fixed_point(
-            lambda z, x: torch.tanh(z @ weight.T + x), problem.z0, (x,), solver=Broyden(60, 1e-14)
-        ).value
+        return fixed_point(lambda z, x: torch.tanh(z @ weight.T + x), problem.z0, (x,), solver=Broyden(60, 1e-14)).value
 
     assert torch.autograd.gradcheck(solve, (problem.weight, problem.x))
 
@@ -136,9 +134,7 @@ def test_unrolled_through_the_quasi_residual_differentiates_what_was_computed():
     def solve(x):
         return fixed_point(problem, problem.z0, (x,), solver=Unroll(3), residual=residual, keys=keys).value
 
-    assert not torch.equal(
-        solve(problem.x), fixed_point(problem, problem.z0, (problem.x,), solver=Unroll(3)).value
-    )
+    assert not torch.equal(solve(problem.x), fixed_point(problem, problem.z0, (problem.x,), solver=Unroll(3)).value)
     assert torch.autograd.gradcheck(solve, (problem.x,))
 
 
@@ -178,9 +174,7 @@ def test_shine_is_nearer_than_jacobian_free():
 def test_gradients_of_any_size_survive_float32(scale):
     problem = Contraction(dtype=torch.float32)
     solution = fixed_point(problem, problem.z0, (problem.x,), solver=Broyden(40, 1e-6))
-    solution_grads = torch.autograd.grad(
-        (solution.value * problem.cotangent).sum(), problem.x, retain_graph=True
-    )
+    solution_grads = torch.autograd.grad((solution.value * problem.cotangent).sum(), problem.x, retain_graph=True)
     scaled = torch.autograd.grad((solution.value * problem.cotangent * scale).sum(), problem.x)
     assert relative_error(scaled[0].double() / scale, solution_grads[0].double()) < 1e-5
 
@@ -228,13 +222,9 @@ def test_value_is_the_same_with_and_without_grad():
     ):
         for residual in (Equilibrium(), QuasiEquilibrium(p=0.2)):
             keys = torch.arange(5)
-            with_grad = fixed_point(
-                problem, problem.z0, (problem.x,), solver=solver, residual=residual, keys=keys
-            )
+            with_grad = fixed_point(problem, problem.z0, (problem.x,), solver=solver, residual=residual, keys=keys)
             assert with_grad.value.requires_grad
             with torch.no_grad():
-                without = fixed_point(
-                    problem, problem.z0, (problem.x,), solver=solver, residual=residual, keys=keys
-                )
+                without = fixed_point(problem, problem.z0, (problem.x,), solver=solver, residual=residual, keys=keys)
             assert torch.equal(with_grad.value, without.value)
             assert not without.value.requires_grad

@@ -41,9 +41,7 @@ def test_a_batch_equals_its_samples(solver, residual, dtype, tolerance):
     assert len(set(batch.stats.steps.tolist())) > 1, "the samples should stop at different steps"
     assert batch.stats.converged.all()
     for row in range(8):
-        alone = fixed_point(
-            problem, problem.z0[:1], (problem.x[row : row + 1],), keys=keys[row : row + 1], **options
-        )
+        alone = fixed_point(problem, problem.z0[:1], (problem.x[row : row + 1],), keys=keys[row : row + 1], **options)
         torch.testing.assert_close(alone.value[0], batch.value[row], rtol=tolerance, atol=tolerance)
         assert int(alone.stats.steps) == int(batch.stats.steps[row])
         assert int(alone.stats.evaluations) == int(batch.stats.evaluations[row])
@@ -117,15 +115,11 @@ def test_zero_f_at_a_nonzero_state_is_finite():
 def test_tolerances():
     problem = Contraction(size=20)
     for solver in (Broyden, Anderson, FixedPointIteration):
-        relative = fixed_point(
-            problem, problem.z0, (problem.x,), solver=solver(100, rtol=1e-4, atol=0.0)
-        ).stats
+        relative = fixed_point(problem, problem.z0, (problem.x,), solver=solver(100, rtol=1e-4, atol=0.0)).stats
         assert relative.converged.all() and (relative.relative_residual <= 1e-4).all()
         for sample, steps in enumerate(relative.steps.tolist()):  # and not one step more than that takes
             assert relative.trace[steps, sample] <= 1e-4 < relative.trace[steps - 1, sample]
-        absolute = fixed_point(
-            problem, problem.z0, (problem.x,), solver=solver(100, rtol=0.0, atol=1e-3)
-        ).stats
+        absolute = fixed_point(problem, problem.z0, (problem.x,), solver=solver(100, rtol=0.0, atol=1e-3)).stats
         assert absolute.converged.all() and (absolute.residual <= 1e-3).all()
         both = fixed_point(problem, problem.z0, (problem.x,), solver=solver(11, rtol=0.0, atol=0.0)).stats
         assert both.steps.tolist() == [11] * 5 and both.evaluations.tolist() == [12] * 5

@@ -53,9 +53,7 @@ def test_quasi_without_drops_is_equilibrium_to_the_bit_and_at_its_cost(solver):
         calls = list(problem.calls)
         gradients = problem.gradients(plain.value)
         problem.calls.clear()
-        quasi = fixed_point(
-            problem, problem.z0, (problem.x,), solver=solver, residual=residual, keys=torch.arange(5)
-        )
+        quasi = fixed_point(problem, problem.z0, (problem.x,), solver=solver, residual=residual, keys=torch.arange(5))
         assert problem.calls == calls
         assert torch.equal(quasi.value, plain.value)
         assert torch.equal(quasi.stats.trace, plain.stats.trace)
@@ -91,9 +89,7 @@ def test_quasi_map_is_the_linearisation_at_the_masked_state(closes_over):
         assert ((value - f(z))[dropped].norm(dim=1) > 1e-6).all()
 
 
-@pytest.mark.parametrize(
-    "solver", [Broyden(60, 1e-12), Anderson(60, 1e-12), FixedPointIteration(200, 1e-12)], ids=repr
-)
+@pytest.mark.parametrize("solver", [Broyden(60, 1e-12), Anderson(60, 1e-12), FixedPointIteration(200, 1e-12)], ids=repr)
 def test_quasi_value_satisfies_its_own_residual_and_its_gradient_is_of_eq_3(solver):
     problem = Contraction()
     residual, keys = QuasiEquilibrium(p=0.2, seed=5), torch.arange(10, 15)
@@ -103,9 +99,7 @@ def test_quasi_value_satisfies_its_own_residual_and_its_gradient_is_of_eq_3(solv
     with torch.no_grad():
         assert ((quasi(z) - z).norm(dim=1) <= 1e-12 * quasi(z).norm(dim=1) * 1.01).all()
     assert solution.stats.converged.all()
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda z, x: torch.tanh(z @ problem.weight.T + x)))(
-        z, problem.x
-    )
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda z, x: torch.tanh(z @ problem.weight.T + x)))(z, problem.x)
     v = torch.linalg.solve(torch.eye(10, dtype=F64) - jacobian.transpose(1, 2), problem.cotangent)
     expected = v * (1 - torch.tanh(z @ problem.weight.T + problem.x) ** 2)
     gradient = torch.autograd.grad((solution.value * problem.cotangent).sum(), problem.x)[0]
@@ -121,9 +115,7 @@ def test_masks_are_keyed_by_sample_and_not_by_place():
     two = fixed_point(problem, problem.z0, (problem.x[order],), keys=keys[order], **options)
     torch.testing.assert_close(two.value, one.value[order], rtol=1e-11, atol=1e-12)
     for row in range(5):
-        alone = fixed_point(
-            problem, problem.z0[:1], (problem.x[row : row + 1],), keys=keys[row : row + 1], **options
-        )
+        alone = fixed_point(problem, problem.z0[:1], (problem.x[row : row + 1],), keys=keys[row : row + 1], **options)
         torch.testing.assert_close(alone.value[0], one.value[row], rtol=1e-10, atol=1e-12)
     other_seed = fixed_point(
         problem,
@@ -163,9 +155,7 @@ def test_number_of_drops_is_binomial_at_the_papers_rate():
 
 def test_positions_are_distinct_and_uniform():
     positions = np.concatenate([draw_drops(20, 0.3, (9, key)) for key in range(2000)])
-    assert all(
-        len(set(drops)) == len(drops) for drops in (draw_drops(50, 0.5, (1, key)) for key in range(50))
-    )
+    assert all(len(set(drops)) == len(drops) for drops in (draw_drops(50, 0.5, (1, key)) for key in range(50)))
     assert scipy.stats.chisquare(np.bincount(positions, minlength=20)).pvalue > 1e-3
     assert sorted(draw_drops(30, 1.0, (0, 0))) == list(range(30))
 
@@ -198,9 +188,7 @@ def test_literal_is_equation_10_elsewhere(closes_over):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         residual = LiteralQuasiEquilibrium(p=0.15, seed=1)
-        literal, mask = bound(
-            problem, residual, torch.tensor([4, 8, 15, 16, 23]), args=() if closes_over else None
-        )
+        literal, mask = bound(problem, residual, torch.tensor([4, 8, 15, 16, 23]), args=() if closes_over else None)
     torch.manual_seed(0)
     z = torch.randn(5, 10, dtype=F64)
     hat = z * mask
@@ -239,9 +227,7 @@ def test_jvp_runs_through_the_layers_of_a_pyramid_also_without_grad_and_in_infer
         plain = fixed_point(f, z0, (x,), solver=options["solver"])
     with torch.inference_mode():
         inference = fixed_point(f, z0, (x,), **options)
-    for one, two, three, other in zip(
-        with_grad.value, without.value, inference.value, plain.value, strict=True
-    ):
+    for one, two, three, other in zip(with_grad.value, without.value, inference.value, plain.value, strict=True):
         assert torch.equal(one, two) and torch.equal(one, three)
         assert not torch.allclose(one, other)
     layer = layer.to(memory_format=torch.channels_last)

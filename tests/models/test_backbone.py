@@ -108,9 +108,7 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         lambda s: {"state_dict": prefixed(s, "network.backbone."), "hyper_parameters": {"a": 1}},
     ],
 )
-def test_weights_from_a_file_whatever_its_wrapping(
-    tmp_path: Path, wrap: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_weights_from_a_file_whatever_its_wrapping(tmp_path: Path, wrap: Any, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(1)
     reference = torchvision.models.resnet18()
     path = tmp_path / "weights é (1).pth"

@@ -139,9 +139,7 @@ def test_keys_fix_the_mask_of_a_sample() -> None:
 
 def test_implicit_gradient_agrees_with_a_long_unroll() -> None:
     tight = {"name": "broyden", "max_steps": 60, "rtol": 1e-10, "memory": 60}
-    network = small(
-        channels=16, residual="equilibrium", solver=tight, adjoint={"name": "implicit", "solver": tight}
-    )
+    network = small(channels=16, residual="equilibrium", solver=tight, adjoint={"name": "implicit", "solver": tight})
     network = network.double().eval()
     batch = images(1).double()
 

@@ -13,9 +13,7 @@ from qefpn.models.layers import batch_norm, group_count, group_norm
 State = tuple[Tensor, ...]
 
 
-def maps(
-    channels: int, sizes: tuple[int, ...], batch: int = 2, seed: int = 0, *, double: bool = True
-) -> State:
+def maps(channels: int, sizes: tuple[int, ...], batch: int = 2, seed: int = 0, *, double: bool = True) -> State:
     generator = torch.Generator().manual_seed(seed)
     dtype = torch.float64 if double else torch.float32
     return tuple(torch.randn(batch, channels, s, s, generator=generator, dtype=dtype) for s in sizes)

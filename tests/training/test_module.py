@@ -23,9 +23,7 @@ def tiny_network() -> QEFPN:
     return QEFPN("resnet18", channels=8, expansion=1)
 
 
-def test_warm_up_counts_optimizer_steps(
-    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warm_up_counts_optimizer_steps(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two batches a step: two steps of warm-up are four batches."""
     seen: list[int | None] = []
     layers = SaliencyModule.unrolled_layers

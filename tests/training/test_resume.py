@@ -37,9 +37,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     return train(tmp_path_factory.mktemp("unbroken") / "run", data_root, *RUN, RANDOM)
 
 
-@pytest.mark.parametrize(
-    "at", [2, 3, 5]
-)  # between two epochs; in the middle, before and after the warm-up's end
+@pytest.mark.parametrize("at", [2, 3, 5])  # between two epochs; in the middle, before and after the warm-up's end
 def test_stopped_by_ctrl_c_and_resumed(
     tmp_path: Path, data_root: Path, unbroken: Path, stops: dict[str, Any], at: int
 ) -> None:
@@ -50,9 +48,7 @@ def test_stopped_by_ctrl_c_and_resumed(
     before = last.read_bytes()
     stops["at"] = None
     train(tmp_path / "second", data_root, *RUN, RANDOM, f"resume={last}")
-    assert losses(tmp_path / "first") + losses(tmp_path / "second") == pytest.approx(
-        losses(unbroken), abs=1e-5
-    )
+    assert losses(tmp_path / "first") + losses(tmp_path / "second") == pytest.approx(losses(unbroken), abs=1e-5)
     assert last.read_bytes() == before  # a resumed run writes its own directory
     both = log(tmp_path / "first") + log(tmp_path / "second")
     assert [row["step"] for row in both] == [row["step"] for row in log(unbroken)]
@@ -60,8 +56,7 @@ def test_stopped_by_ctrl_c_and_resumed(
     assert [bool(row.get("solver_steps")) for row in both] == [False] * 4 + [True] * 2
 
     states = [
-        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-        for run in (tmp_path / "second", unbroken)
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (tmp_path / "second", unbroken)
     ]
     assert states[0]["global_step"] == states[1]["global_step"] == 6
     for key, value in states[1]["state_dict"].items():
@@ -108,9 +103,7 @@ def test_another_network_is_refused(
         assert "another shape" in line
 
 
-def test_init_starts_a_fresh_run_from_trained_weights(
-    tmp_path: Path, data_root: Path, tiny_run: Path
-) -> None:
+def test_init_starts_a_fresh_run_from_trained_weights(tmp_path: Path, data_root: Path, tiny_run: Path) -> None:
     last = tiny_run / "checkpoints" / "last.ckpt"
     run = train(
         tmp_path / "run",

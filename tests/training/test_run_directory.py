@@ -155,9 +155,7 @@ def test_fewer_test_batches_where_asked_for(tmp_path: Path, data_root: Path) -> 
     assert len(json.loads((run / "samples.json").read_text())) == 2
 
 
-def test_a_trial_run_keeps_nothing(
-    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_trial_run_keeps_nothing(tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(tmp_path / "run", data_root, "trainer.fast_dev_run=true")) == 0
     assert "nothing was kept" in capsys.readouterr().out
     names = {p.name for p in (tmp_path / "run").rglob("*") if p.is_file()}

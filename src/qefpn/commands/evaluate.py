@@ -48,15 +48,11 @@ def main(argv: Sequence[str]) -> int:
     config = run_config(checkpoint)
     config.data = evaluation_data(config.data, options.data)
     config.protocol = options.protocol or config.protocol
-    config.init = config.resume = config.backbone.weights = (
-        None  # what the run started from need not be there
-    )
+    config.init = config.resume = config.backbone.weights = None  # what the run started from need not be there
     config.trainer, config.logger = TrainerConfig(), LoggerConfig()  # nor the machine that it ran on
     config.trainer.max_epochs = 1
     check(config)
-    directory = (
-        Path(str(options.output)).expanduser() if options.output else checkpoint.parent.parent / "evaluation"
-    )
+    directory = Path(str(options.output)).expanduser() if options.output else checkpoint.parent.parent / "evaluation"
     directory.mkdir(parents=True, exist_ok=True)
     data = prepare_data(config, directory, train=False)
     source = checkpoint.parent.parent / "log.csv"
@@ -107,9 +103,7 @@ def evaluation_data(data: DataConfig, options: DictConfig) -> DataConfig:
         there = [name for name in names or [] if _is_there(root, name)]
         absent = [name for name in names or [] if name not in there]
         if absent:
-            print(
-                f"not at {root}: {', '.join(absent)}" + ("" if there else "; all pictures there are scored")
-            )
+            print(f"not at {root}: {', '.join(absent)}" + ("" if there else "; all pictures there are scored"))
         changed.test = there or ["."]
     return changed
 

@@ -181,17 +181,13 @@ def _unknown(key: str, known: list[str]) -> str:
         last = {name: name.split(".")[-1] for name in known}
         near = difflib.get_close_matches(key.split(".")[-1], list(last.values()), n=3, cutoff=0.8)
         close = [name for name in known if last[name] in near][:3]
-    return f"unknown key {key}" + (
-        f"; did you mean {' or '.join(close)}?" if close else "; --help lists the keys"
-    )
+    return f"unknown key {key}" + (f"; did you mean {' or '.join(close)}?" if close else "; --help lists the keys")
 
 
 def group_options(group: str) -> list[str]:
     """The options of a config group: the files of its folder."""
     folder = _conf(group)
-    return (
-        sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.startswith("_")) if folder.is_dir() else []
-    )
+    return sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.startswith("_")) if folder.is_dir() else []
 
 
 def flat_keys(name: str) -> Iterator[str]:

@@ -112,9 +112,7 @@ def output_paths(pictures: Sequence[Path], source: str, output: Path) -> dict[Pa
     output = output.expanduser()
     if output.suffix.lower() == ".png" and not output.is_dir():
         if len(pictures) > 1:
-            raise UserError(
-                f"output={output} is one file, but there are {len(pictures)} pictures: name a folder"
-            )
+            raise UserError(f"output={output} is one file, but there are {len(pictures)} pictures: name a folder")
         targets = {pictures[0]: output}
         _keep_inputs(targets)
         return targets
@@ -139,9 +137,7 @@ def _keep_inputs(targets: dict[Path, Path]) -> None:
     inputs = {picture.resolve(): picture for picture in targets}
     for target in targets.values():
         if target.resolve() in inputs:
-            raise UserError(
-                f"{target} would overwrite the picture {inputs[target.resolve()]}: choose another output"
-            )
+            raise UserError(f"{target} would overwrite the picture {inputs[target.resolve()]}: choose another output")
 
 
 def network_input(image: np.ndarray, side: int) -> torch.Tensor:

@@ -106,9 +106,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         if root is None:
             raise UserError("data.root is not set; give the folder of the data sets (data.root=DIR)")
         self.root = Path(root).expanduser()
-        self.train_sets = (
-            None if train is None else [train] if isinstance(train, str) else [str(n) for n in train]
-        )
+        self.train_sets = None if train is None else [train] if isinstance(train, str) else [str(n) for n in train]
         self.test_sets = None if test is None else [test] if isinstance(test, str) else [str(n) for n in test]
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -162,9 +160,7 @@ class SaliencyDataModule(pl.LightningDataModule):
                 f"{max(self.scales)}: pictures would be enlarged again"
             )
         if self.train_sets is not None and not self.train_sets:
-            raise UserError(
-                "data.train is empty; name a data set, or null for the pictures at data.root itself"
-            )
+            raise UserError("data.train is empty; name a data set, or null for the pictures at data.root itself")
 
     @property
     def test_names(self) -> list[str]:
@@ -224,9 +220,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         if self.test_sets is None and self.root.is_dir():
             children = {child.name.lower(): child.name for child in self.root.iterdir() if child.is_dir()}
             trains = [children[key] for key in ("train", "training") if key in children]
-            tests = [
-                children[key] for key in ("test", "testing", "val", "valid", "validation") if key in children
-            ]
+            tests = [children[key] for key in ("test", "testing", "val", "valid", "validation") if key in children]
             if trains and tests:
                 return [trains[0]], [tests[0]]
         return [None], self.test_sets
@@ -276,9 +270,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         seen = {str(pair.image) for pair in pairs}
         shared = sum(str(pair.image) in seen for test in self.test_pairs.values() for pair in test)
         if shared:
-            log.warning(
-                "%d test pictures are training pictures too: their scores say nothing about new ones", shared
-            )
+            log.warning("%d test pictures are training pictures too: their scores say nothing about new ones", shared)
         held = hold_out(pairs, self.val_fraction, self.val_limit, "validation")
         self.val_pairs = tuple(pairs[i] for i in sorted(held))
         self.train_pairs = tuple(_without(pairs, held))

@@ -75,9 +75,7 @@ def download(
         UserError: an unknown set, an unusable ``root`` or ``mirror``, or another download into ``root``.
     """
     if mirror is not None and not mirror.lower().startswith(("http://", "https://")):
-        raise UserError(
-            f"download.mirror={mirror} is no http(s) URL; give that of a folder with the archives"
-        )
+        raise UserError(f"download.mirror={mirror} is no http(s) URL; give that of a folder with the archives")
     sets = [info for info in DATASETS.values() if info.archives] if names is None else _known(names)
     base = Path(root).expanduser()
     try:

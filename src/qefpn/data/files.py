@@ -155,9 +155,7 @@ def open_tree(root: str | Path) -> Tree:
         names = list(_walk(path))
     elif path.is_file():
         if not zipfile.is_zipfile(path):
-            raise UserError(
-                f"{path} is neither a folder nor a readable zip file; give the folder of the data set"
-            )
+            raise UserError(f"{path} is neither a folder nor a readable zip file; give the folder of the data set")
         names = [info.filename for info in _archive(str(path)).infolist() if not info.is_dir()]
     else:
         raise UserError(f"{path} does not exist; give the folder (or zip file) of the data set")
@@ -174,9 +172,7 @@ def cache_dir() -> Path | None:
     """Folder for verdicts and lists of findings: ``$QEFPN_CACHE``, else ``$XDG_CACHE_HOME/qefpn``, else
     ``~/.cache/qefpn``. None where none can be written."""
     base = os.environ.get("QEFPN_CACHE")
-    folder = (
-        Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qefpn"
-    )
+    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qefpn"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -103,9 +103,7 @@ class _Verdicts:
     def save(self) -> None:
         if self._path is None or not self._changed:
             return
-        with contextlib.suppress(
-            OSError
-        ):  # a full or read-only disk costs the next start its speed, nothing else
+        with contextlib.suppress(OSError):  # a full or read-only disk costs the next start its speed, nothing else
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -171,18 +169,13 @@ def check_pairs(
         *(Finding(pairs.name, "picture without a mask", path) for path in pairs.images_without_mask),
         *(Finding(pairs.name, "mask without a picture", path) for path in pairs.masks_without_image),
         *(Finding(pairs.name, "listed but not there", name) for name in pairs.missing),
-        *(
-            Finding(pairs.name, "second file of one name", path, "left out", "warning")
-            for path in pairs.duplicates
-        ),
+        *(Finding(pairs.name, "second file of one name", path, "left out", "warning") for path in pairs.duplicates),
     ]
     good, sizes = [], []
     for pair, (image, mask) in zip(pairs, _look(pairs, progress), strict=True):
         found = _judge(pairs.name, pair.image, pair.mask, image, mask)
         if pair.name in defects:
-            found = [
-                replace(one, level="warning", detail=f"{one.detail}; {defects[pair.name]}") for one in found
-            ]
+            found = [replace(one, level="warning", detail=f"{one.detail}; {defects[pair.name]}") for one in found]
             usable = not found or (role == "test" and "error" not in image and "error" not in mask)
         else:
             if role == "test" or blank_masks == "keep":
@@ -207,18 +200,14 @@ def _judge(
     if "error" in mask:
         found.append(Finding(name, "unreadable mask", str(mask_file), mask["error"]))
     if "size" in image and min(image["size"]) < MIN_SIDE:
-        found.append(
-            Finding(name, "tiny picture", str(image_file), f"{_size(image)}, needs {MIN_SIDE} px a side")
-        )
+        found.append(Finding(name, "tiny picture", str(image_file), f"{_size(image)}, needs {MIN_SIDE} px a side"))
     if "size" in image and "size" in mask and image["size"] != mask["size"]:
         detail = f"picture {_size(image)}, mask {_size(mask)}"
         if image["size"] == mask["size"][::-1]:
             detail += ", turned: one of the two lacks the other's EXIF orientation"
         found.append(Finding(name, "sizes differ", str(image_file), detail))
     if "size" in mask and mask["high"] < _THRESHOLD:
-        detail = (
-            "" if mask["high"] == 0 else f"its brightest value is {mask['high']} of 255; is it a label map?"
-        )
+        detail = "" if mask["high"] == 0 else f"its brightest value is {mask['high']} of 255; is it a label map?"
         found.append(Finding(name, _BLANK[0], str(mask_file), detail))
     elif "size" in mask and mask["low"] >= _THRESHOLD:
         found.append(Finding(name, _BLANK[1], str(mask_file)))

@@ -105,9 +105,7 @@ def _two_folders(paths: list[str], parent: str) -> list[_Candidate]:
         found = folder_role(folder)
         if found:
             groups[found[1]][found[0]].append(folder)
-    if (
-        "" in groups or len(groups) == 2
-    ):  # DUT-OMRON-image beside pixelwiseGT-new-PASCAL: one prefix is missing
+    if "" in groups or len(groups) == 2:  # DUT-OMRON-image beside pixelwiseGT-new-PASCAL: one prefix is missing
         lonely = [key for key, roles in groups.items() if not (roles["image"] and roles["mask"])]
         if len(lonely) == 2 and not any(r["image"] and r["mask"] for r in groups.values()):
             merged = {role: groups[lonely[0]][role] + groups[lonely[1]][role] for role in ("image", "mask")}
@@ -158,9 +156,7 @@ def _by_parent(paths: Iterable[str], depth: int) -> dict[str, list[str]]:
 def _explicit(paths: list[str], layout: str, root: Path) -> _Candidate:
     folders = [folder.strip("/ ") for folder in layout.split(":" if ":" in layout else "/")]
     if len(folders) != 2:
-        raise UserError(
-            f"layout {layout!r} must name two folders below {root}: 'PICTURES/MASKS' (or 'a/b:c/d')"
-        )
+        raise UserError(f"layout {layout!r} must name two folders below {root}: 'PICTURES/MASKS' (or 'a/b:c/d')")
     sides = []
     for folder, lossy in zip(folders, (True, False), strict=True):
         base = folder + "/"
@@ -178,9 +174,7 @@ def _search(tree: Tree, hint: str | None) -> _Candidate:
     unpaired: list[_Candidate] = []
     for depth in range(_MAX_NESTING + 1):
         found = [
-            candidate
-            for parent, below in _by_parent(paths, depth).items()
-            for candidate in _candidates(below, parent)
+            candidate for parent, below in _by_parent(paths, depth).items() for candidate in _candidates(below, parent)
         ]
         unpaired.extend(candidate for candidate in found if not candidate.match.pairs)
         found = [candidate for candidate in found if candidate.match.pairs]
@@ -189,23 +183,18 @@ def _search(tree: Tree, hint: str | None) -> _Candidate:
             named = [
                 one
                 for one in found
-                if wanted
-                in {re.sub(r"[^a-z0-9]+", "", part.lower()) for part in (one.prefix, *one.parent.split("/"))}
+                if wanted in {re.sub(r"[^a-z0-9]+", "", part.lower()) for part in (one.prefix, *one.parent.split("/"))}
             ]
             found = named or found
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(one.parent.strip("/") or one.layout for one in found[:6])
-            raise UserError(
-                f"{tree.root} holds {len(found)} data sets ({names}); give the folder of one of them"
-            )
+            raise UserError(f"{tree.root} holds {len(found)} data sets ({names}); give the folder of one of them")
     if unpaired:
         return unpaired[0]
     if not paths:
-        raise UserError(
-            f"no pictures (jpg, png, bmp, ...) under {tree.root}; is it the folder of the data set?"
-        )
+        raise UserError(f"no pictures (jpg, png, bmp, ...) under {tree.root}; is it the folder of the data set?")
     raise UserError(
         f"{tree.root} holds pictures ({len(paths)}) but no masks that were recognised: put them into folders "
         f"such as images/ and masks/, or side by side as a.jpg and a.png"

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["apply_list", "read_list"]
 
 
-def read_list(
-    tree: Tree, parent: str, list_file: str | Path | None, split: str | None
-) -> tuple[str, list[str]] | None:
+def read_list(tree: Tree, parent: str, list_file: str | Path | None, split: str | None) -> tuple[str, list[str]] | None:
     """(name of the list, its lines) or None where there is none.
 
     Args:
@@ -102,9 +100,7 @@ def apply_list(pairs: Pairs, label: str, lines: Iterable[str], *, required: bool
         items=tuple(pair for index, pair in enumerate(pairs) if index in chosen),
         # A listed name that has only a picture or only a mask is named once, as that.
         missing=tuple(
-            line
-            for line in missing
-            if not _named(line, (*pairs.images_without_mask, *pairs.masks_without_image))
+            line for line in missing if not _named(line, (*pairs.images_without_mask, *pairs.masks_without_image))
         ),
         images_without_mask=tuple(p for p in pairs.images_without_mask if PurePosixPath(p).stem in listed),
         masks_without_image=tuple(p for p in pairs.masks_without_image if PurePosixPath(p).stem in listed),

@@ -45,9 +45,7 @@ _MASK_NAMES = (
     "labels",
     "saliency",
 )
-_MASK_SUFFIX = re.compile(
-    r"[ _.-](mask|masks|gt|gts|ground_?truth|segmentation|seg|label|labels|saliency)$", re.I
-)
+_MASK_SUFFIX = re.compile(r"[ _.-](mask|masks|gt|gts|ground_?truth|segmentation|seg|label|labels|saliency)$", re.I)
 _LOSSY = (".jpg", ".jpeg")
 
 
@@ -138,9 +136,7 @@ def side_by_side(files: list[str], base: str) -> Match:
     alone: list[str] = []
     for paths in groups.values():
         marked = [path for path in paths if _MASK_SUFFIX.search(_stem(path))]
-        if (
-            len(marked) == len(paths) and len(paths) > 1
-        ):  # face_mask.jpg + face_mask.png: the word is no mark here
+        if len(marked) == len(paths) and len(paths) > 1:  # face_mask.jpg + face_mask.png: the word is no mark here
             marked = []
         plain = [path for path in paths if path not in marked]
         # Of two plain files with one name the JPEG is the picture; of two lossless ones the PNG is the mask.

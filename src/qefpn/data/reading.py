@@ -161,9 +161,7 @@ def to_mask(image: Image.Image) -> Array:
         indices = np.array(image)
         mask = _from_colour(np.array(image.convert("RGB")))
         if mask.min() == mask.max() and indices.min() != indices.max():
-            return np.where(indices == 0, 0, 255).astype(
-                np.uint8
-            )  # a palette without colours: only indices speak
+            return np.where(indices == 0, 0, 255).astype(np.uint8)  # a palette without colours: only indices speak
         return mask
     if image.mode == "L":
         return _labels(np.array(image))

@@ -95,9 +95,7 @@ DATASETS: dict[str, SetInfo] = {
             "http://saliencydetection.net/dut-omron/",
             archives=(
                 Archive(f"{_OMRON}/DUT-OMRON-image.zip"),
-                Archive(
-                    f"{_OMRON}/DUT-OMRON-gt-pixelwise.zip.zip", {"pixelwiseGT-new-PNG": "DUT-OMRON-mask"}
-                ),
+                Archive(f"{_OMRON}/DUT-OMRON-gt-pixelwise.zip.zip", {"pixelwiseGT-new-PNG": "DUT-OMRON-mask"}),
             ),
         ),
         SetInfo(

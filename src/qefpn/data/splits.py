@@ -14,9 +14,7 @@ PAPER_SCALES = (224, 256, 288, 320, 352)
 
 def default_scales(image_size: int) -> tuple[int, ...]:
     """The paper's five sizes, in proportion for other test sizes than 352: multiples of 16, at least 32."""
-    return tuple(
-        sorted({max(32, round(scale * image_size / PAPER_SCALES[-1] / 16) * 16) for scale in PAPER_SCALES})
-    )
+    return tuple(sorted({max(32, round(scale * image_size / PAPER_SCALES[-1] / 16) * 16) for scale in PAPER_SCALES}))
 
 
 def hold_out(pairs: Sequence[Pair], fraction: float, limit: int | None, salt: str) -> set[int]:

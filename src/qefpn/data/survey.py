@@ -174,24 +174,18 @@ def locate(root: str | Path, name: str) -> Path:
                     return child
     if (base / name).exists():
         return base / name
-    zips = [
-        child for child in children if _is_zip(child) and normalize_name(child.stem).startswith(wanted_name)
-    ]
+    zips = [child for child in children if _is_zip(child) and normalize_name(child.stem).startswith(wanted_name)]
     if len(zips) == 1:
         return zips[0]
     roles = [folder_role(child.name) for child in children if child.is_dir()]
     if _called(base, name) or any(role and normalize_name(role[1]) == wanted_name for role in roles):
         return base
-    there = [
-        child.stem if _is_zip(child) else child.name for child in children if child.is_dir() or _is_zip(child)
-    ]
+    there = [child.stem if _is_zip(child) else child.name for child in children if child.is_dir() or _is_zip(child)]
     close = close_names(name, there)
     hint = f"; did you mean {close[0]}?" if close else ""
     if not hint and official(name) is None and close_names(name):
         hint = f"; did you mean {close_names(name)[0]}?"
-    listing = (
-        ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing that could be one"
-    )
+    listing = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing that could be one"
     raise UserError(f"no data set {name} at data.root={base}: there is {listing}{hint}")
 
 
@@ -298,16 +292,12 @@ def describe(
         info = official(name) if name else None
         role = (roles or {}).get(name or "", info.role if info is not None else "train")
         reports.append(
-            load_set(
-                root, name, role=role, list_file=(lists or {}).get(name or ""), check=check, progress=progress
-            )
+            load_set(root, name, role=role, list_file=(lists or {}).get(name or ""), check=check, progress=progress)
         )
     return make_report(root, reports, findings_file)
 
 
-def make_report(
-    root: str | Path, sets: Sequence[SetReport], findings_file: str | Path | None = None
-) -> DataReport:
+def make_report(root: str | Path, sets: Sequence[SetReport], findings_file: str | Path | None = None) -> DataReport:
     """A :class:`DataReport` of ``sets`` whose findings, if any, are written to a file."""
     findings = [finding for one in sets for finding in one.findings]
     written = None

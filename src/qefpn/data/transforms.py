@@ -21,9 +21,7 @@ from torch import Tensor
 
 from qefpn.errors import UserError
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # it would ask the network for a newer version at import
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version at import
 
 import albumentations as A  # noqa: E402, N812 - after the line above; A is its own convention
 import cv2  # noqa: E402
@@ -188,9 +186,7 @@ class TrainTransform:
             self._by_size[size] = pipeline
         return pipeline
 
-    def __call__(
-        self, image: Array, mask: Array, *, size: int, epoch: int, index: int
-    ) -> tuple[Array, Array]:
+    def __call__(self, image: Array, mask: Array, *, size: int, epoch: int, index: int) -> tuple[Array, Array]:
         """Augment one pair.
 
         Args:
@@ -220,9 +216,7 @@ class TrainTransform:
             try:
                 new_image, new_mask = self(image, mask, size=64, epoch=0, index=index)
             except Exception as error:
-                raise UserError(
-                    f"data.augment cannot be applied: {' '.join(str(error).split())[:200]}"
-                ) from error
+                raise UserError(f"data.augment cannot be applied: {' '.join(str(error).split())[:200]}") from error
             if new_image.dtype != np.uint8 or new_image.shape != (64, 64, 3) or new_mask.dtype != np.uint8:
                 raise UserError(
                     "data.augment must keep 8-bit RGB pictures and 8-bit masks (normalising comes after it)"
@@ -245,6 +239,4 @@ class TestTransform:
         """uint8 (H, W, 3) to uint8 (size, size, 3)."""
         if image.shape[:2] == (self.size, self.size):
             return image
-        return np.asarray(
-            cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8
-        )
+        return np.asarray(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)

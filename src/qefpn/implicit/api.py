@@ -19,9 +19,17 @@ _BROYDEN, _EQUILIBRIUM = Broyden(), Equilibrium()
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def fixed_point(f: Callable[..., Any], z0: State, args: tuple[Any, ...] = (), *, solver: Solver = _BROYDEN,
-                residual: Residual = _EQUILIBRIUM, adjoint: Adjoint | None = None,
-                keys: Tensor | None = None, raise_nonfinite: bool = False) -> Solution:
+def fixed_point(
+    f: Callable[..., Any],
+    z0: State,
+    args: tuple[Any, ...] = (),
+    *,
+    solver: Solver = _BROYDEN,
+    residual: Residual = _EQUILIBRIUM,
+    adjoint: Adjoint | None = None,
+    keys: Tensor | None = None,
+    raise_nonfinite: bool = False,
+) -> Solution:
     """Solve f(z, *args) = z, one fixed point a sample, differentiably.
 
     Gradients reach ``args`` and whatever f closes over. The solve runs in float32 (in float64 for a float64

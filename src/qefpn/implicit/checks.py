@@ -13,8 +13,9 @@ def check_count(owner: str, name: str, value: object, *, least: int = 1) -> None
         raise ValueError(f"{owner}: {name} must be at least {least}, got {value}")
 
 
-def check_number(owner: str, name: str, value: object, *, low: float, high: float = math.inf,
-                 open_low: bool = False) -> None:
+def check_number(
+    owner: str, name: str, value: object, *, low: float, high: float = math.inf, open_low: bool = False
+) -> None:
     """``value`` is a finite number in [low, high], or in (low, high] with ``open_low``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{owner}: {name} must be a number, got {value!r}")

@@ -64,8 +64,9 @@ class StateLayout:
             if leaf.shape[0] != first.shape[0]:
                 raise ValueError(f"z0: batch sizes differ: {first.shape[0]} and {leaf.shape[0]}")
             if leaf.dtype != first.dtype or leaf.device != first.device:
-                raise ValueError(f"z0: types or devices differ: {first.dtype} on {first.device} "
-                                 f"and {leaf.dtype} on {leaf.device}")
+                raise ValueError(
+                    f"z0: types or devices differ: {first.dtype} on {first.device} and {leaf.dtype} on {leaf.device}"
+                )
             if leaf.numel() == 0:
                 raise ValueError(f"z0 is empty: {tuple(leaf.shape)}")
         return cls(tuple(_Leaf(tuple(leaf.shape[1:]), _is_channels_last(leaf)) for leaf in leaves), is_tuple)
@@ -107,8 +108,9 @@ class StateLayout:
         batch = flat.shape[0]
         for leaf, part in zip(self.leaves, parts, strict=True):
             if part.dim() != len(leaf.shape) + 1 or part.shape[0] != batch or part.shape[1:] != leaf.shape:
-                raise ValueError(f"f must keep the shape of the state: expected {(batch, *leaf.shape)}, "
-                                 f"got {tuple(part.shape)}")
+                raise ValueError(
+                    f"f must keep the shape of the state: expected {(batch, *leaf.shape)}, got {tuple(part.shape)}"
+                )
             if part.device != flat.device:
                 raise ValueError(f"z0 is on {flat.device}, but f returned a tensor on {part.device}")
             if not part.is_floating_point():
@@ -116,5 +118,4 @@ class StateLayout:
 
 
 def _is_channels_last(leaf: Tensor) -> bool:
-    return (leaf.dim() == 4 and not leaf.is_contiguous()
-            and leaf.is_contiguous(memory_format=torch.channels_last))
+    return leaf.dim() == 4 and not leaf.is_contiguous() and leaf.is_contiguous(memory_format=torch.channels_last)

@@ -104,9 +104,12 @@ class LiteralQuasiEquilibrium(_Masked):
 
     @staticmethod
     def _warn() -> None:
-        warnings.warn("the literal residual (Eq. 10 as printed) is zero at z = 0 and wherever no element is "
-                      "dropped: its solve stops where it starts; 'quasi' is what the paper's text describes",
-                      UserWarning, stacklevel=3)
+        warnings.warn(
+            "the literal residual (Eq. 10 as printed) is zero at z = 0 and wherever no element is "
+            "dropped: its solve stops where it starts; 'quasi' is what the paper's text describes",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
         self._warn()
@@ -143,14 +146,19 @@ class _Drops:
         rows = [row for row, mask in enumerate(masks) if mask.size]
         flat = [masks[row] + place * size for place, row in enumerate(rows)]
         positions = np.concatenate(flat) if flat else np.empty(0, dtype=np.int64)
-        return cls(torch.tensor(rows, dtype=torch.int64, device=z.device),
-                   torch.from_numpy(positions).to(z.device), batch, size)
+        return cls(
+            torch.tensor(rows, dtype=torch.int64, device=z.device),
+            torch.from_numpy(positions).to(z.device),
+            batch,
+            size,
+        )
 
     def other_rows(self) -> Tensor:
         """The samples without a drop."""
         dropped = set(self.rows.tolist())
-        return torch.tensor([row for row in range(self.batch) if row not in dropped],
-                            dtype=torch.int64, device=self.rows.device)
+        return torch.tensor(
+            [row for row in range(self.batch) if row not in dropped], dtype=torch.int64, device=self.rows.device
+        )
 
     def whole(self) -> _Drops:
         """The same drops with positions counted in the whole batch."""

@@ -40,8 +40,15 @@ class SolveStats:
 
     def summary(self) -> dict[str, float]:
         """Means over the batch as plain numbers, for a log line. Reading them waits for the device."""
-        columns = torch.stack([self.steps.double(), self.evaluations.double(), self.residual.double(),
-                               self.relative_residual.double(), self.converged.double()])
+        columns = torch.stack(
+            [
+                self.steps.double(),
+                self.evaluations.double(),
+                self.residual.double(),
+                self.relative_residual.double(),
+                self.converged.double(),
+            ]
+        )
         names = ("steps", "evaluations", "residual", "relative_residual", "converged")
         return dict(zip(names, columns.mean(dim=1).tolist(), strict=True))
 

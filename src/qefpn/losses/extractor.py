@@ -93,4 +93,3 @@ class EdgeExtractor(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.name)
-

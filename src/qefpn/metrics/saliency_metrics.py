@@ -98,6 +98,5 @@ class SaliencyMetrics(Metric):
         figures.update(images=self.images, undefined=self.undefined.sum())
         device = self.sums.device
         return {
-            name: torch.as_tensor(value, dtype=torch.float64, device=device).clone()
-            for name, value in figures.items()
+            name: torch.as_tensor(value, dtype=torch.float64, device=device).clone() for name, value in figures.items()
         }

@@ -103,9 +103,7 @@ class SequentialBackbone(Backbone):
             block.train()
         absent = [level for level in levels if level not in last]
         if absent:
-            raise UserError(
-                f"backbone {name!r} has no feature of stride {2 ** absent[0]} (level {absent[0]})"
-            )
+            raise UserError(f"backbone {name!r} has no feature of stride {2 ** absent[0]} (level {absent[0]})")
         self.taps = [last[level][0] for level in levels]
         self.channels_last = last[levels[0]][2]
         self.channels = tuple(last[level][1] for level in levels)
@@ -151,11 +149,7 @@ class TimmBackbone(Backbone):
         problem: Exception | None = None
         with torch.no_grad():
             for multiple in (1, 32, 64, own):
-                sizes = (
-                    [(75, 101), (2 * 64, 64)]
-                    if multiple == 1
-                    else [(multiple, 2 * multiple), (multiple,) * 2]
-                )
+                sizes = [(75, 101), (2 * 64, 64)] if multiple == 1 else [(multiple, 2 * multiple), (multiple,) * 2]
                 try:
                     for size in sizes:
                         _probe(self, self.extract, size)
@@ -223,14 +217,10 @@ def _timm_trunk(name: str, levels: Sequence[int], pretrained: bool, own: dict[st
         absent = [2**level for level in levels if 2**level not in reductions]
         if absent:
             have = ", ".join(map(str, reductions))
-            raise UserError(
-                f"backbone 'timm/{name}' has no feature of stride {absent[0]}, it has strides {have}"
-            )
+            raise UserError(f"backbone 'timm/{name}' has no feature of stride {absent[0]}, it has strides {have}")
         indices = [len(reductions) - 1 - reductions[::-1].index(2**level) for level in levels]
     if pretrained and not timm.models.get_pretrained_cfg(name).has_weights:
-        raise UserError(
-            f"timm has no weights for 'timm/{name}'; use backbone.weights=null or backbone.weights=FILE"
-        )
+        raise UserError(f"timm has no weights for 'timm/{name}'; use backbone.weights=null or backbone.weights=FILE")
     try:
         return create(pretrained=pretrained, out_indices=indices)
     except Exception as error:
@@ -254,8 +244,8 @@ def build_backbone(
         options: further arguments of a timm model, such as ``channels`` of its stages.
 
     Raises:
-        UserError: unknown name, options that the model does not take, a level that the model does not have, weights that fail to download or to
-            fit.
+        UserError: unknown name, options that the model does not take, a level that the model does not have,
+            weights that fail to download or to fit.
     """
     download = weights is not None and str(weights) == "DEFAULT"
     backbone: Backbone

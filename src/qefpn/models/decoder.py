@@ -82,8 +82,7 @@ class CrossFeatureDecoder(Decoder):
     def __init__(self, channels: int, levels: int, passes: int = 2, activation: str = "relu") -> None:
         super().__init__(channels, levels, passes, activation)
         self.passes = nn.ModuleList(
-            nn.ModuleList(CrossFeatureModule(channels, activation) for _ in range(levels - 1))
-            for _ in range(passes)
+            nn.ModuleList(CrossFeatureModule(channels, activation) for _ in range(levels - 1)) for _ in range(passes)
         )
         self.side_maps = (passes - 1) + (levels - 1)
         kaiming_(self)

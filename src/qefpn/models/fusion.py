@@ -28,9 +28,7 @@ class FullyConnectedFusion(nn.Module):
         activation: name of the activation.
     """
 
-    def __init__(
-        self, channels: int, levels: Sequence[int], norm: NormFactory, activation: str = "relu"
-    ) -> None:
+    def __init__(self, channels: int, levels: Sequence[int], norm: NormFactory, activation: str = "relu") -> None:
         super().__init__()
         self.channels = channels
         self.activation = activation_named(activation)
@@ -57,9 +55,7 @@ class FullyConnectedFusion(nn.Module):
                 )
             )
             if i:
-                self.up.append(
-                    nn.Sequential(nn.Conv2d(channels, channels * i, 1, bias=False), norm(channels, i))
-                )
+                self.up.append(nn.Sequential(nn.Conv2d(channels, channels * i, 1, bias=False), norm(channels, i)))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Features (B, channels, Hi, Wi), finest first → the same shapes."""

@@ -28,9 +28,7 @@ def load_model(path: str | Path) -> QEFPN:
     options = settings.get("network") if isinstance(settings, Mapping) else None
     state = content.get("state_dict") if isinstance(content, Mapping) else None
     if not isinstance(options, Mapping) or not isinstance(state, Mapping):
-        raise UserError(
-            f"{path}: is no checkpoint of qefpn train (it has no hyper_parameters.network and state_dict)"
-        )
+        raise UserError(f"{path}: is no checkpoint of qefpn train (it has no hyper_parameters.network and state_dict)")
     own: dict[str, Tensor] = {
         key.removeprefix(PREFIX).removeprefix("_orig_mod."): value
         for key, value in state.items()
@@ -42,7 +40,5 @@ def load_model(path: str | Path) -> QEFPN:
         network.load_state_dict(own)
     except (TypeError, ValueError, RuntimeError) as error:
         lines = [line.strip() for line in str(error).strip().splitlines()]
-        raise UserError(
-            f"{path}: does not fit this version's network ({' '.join(lines[:2])[:200]})"
-        ) from error
+        raise UserError(f"{path}: does not fit this version's network ({' '.join(lines[:2])[:200]})") from error
     return network.eval()

@@ -136,12 +136,8 @@ class QEFPN(nn.Module):
             self.pyramid = PlainPyramid()
         else:
             solver, residual, adjoint = _solving(solver, residual, adjoint)
-            transformation = Transformation(
-                channels, levels, expansion, activation, half=block_dtype == "bfloat16"
-            )
-            self.pyramid = ImplicitPyramid(
-                transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval
-            )
+            transformation = Transformation(channels, levels, expansion, activation, half=block_dtype == "bfloat16")
+            self.pyramid = ImplicitPyramid(transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval)
         self.backbone = build_backbone(backbone, levels, weights, backbone_options)
         self.neck = Neck(self.backbone.channels, channels)
         self.fusion = FullyConnectedFusion(channels, levels, batch_norm, activation)
@@ -183,9 +179,7 @@ class QEFPN(nn.Module):
             raise ValueError(f"images: (B, 3, H, W) is needed, not {tuple(images.shape)}")
         size = images.shape[-2:]
         if min(size) < SMALLEST:
-            raise ValueError(
-                f"images: height and width of at least {SMALLEST} are needed, not {size[0]}x{size[1]}"
-            )
+            raise ValueError(f"images: height and width of at least {SMALLEST} are needed, not {size[0]}x{size[1]}")
         if unroll is not None and unroll < 1:
             raise ValueError(f"unroll: at least one layer is needed, not {unroll}")
         reduced = self.neck(self.backbone(images))
@@ -199,9 +193,7 @@ class QEFPN(nn.Module):
             state = self.adapter(state)
         features, sides = self.decoder(state)
         # no side head, no side: zip of a shorter list
-        side_logits = tuple(
-            resize(head(side), size) for head, side in zip(self.side_heads, sides, strict=False)
-        )
+        side_logits = tuple(resize(head(side), size) for head, side in zip(self.side_heads, sides, strict=False))
         edge_logits = None if self.edge_head is None else resize(self.edge_head(reduced[0]), size)
         return NetworkOutput(resize(self.head(features), size), side_logits, edge_logits, solution)
 

@@ -91,9 +91,7 @@ class Transformation(nn.Module):
         half: bool = False,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            InjectedResidualBlock(channels, expansion, activation, half=half) for _ in levels
-        )
+        self.blocks = nn.ModuleList(InjectedResidualBlock(channels, expansion, activation, half=half) for _ in levels)
         self.fusion = FullyConnectedFusion(channels, levels, group_norm, activation)
         self.post = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), group_norm(channels)) for _ in levels

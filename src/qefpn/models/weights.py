@@ -27,9 +27,7 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: is no PyTorch file of tensors and plain values alone; it is not loaded"
-        ) from error
+        raise UserError(f"{path}: is no PyTorch file of tensors and plain values alone; it is not loaded") from error
     except Exception as error:  # the unpickler raises anything on bytes that are no pickle
         raise UserError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from error
 
@@ -76,9 +74,7 @@ def load_backbone_file(trunk: nn.Module, path: str | Path, name: str) -> tuple[i
     """
     state = find_state(read_checkpoint(path))
     if not state:
-        raise UserError(
-            f"{path}: holds no tensors by name; backbone.weights takes a state dict or a checkpoint"
-        )
+        raise UserError(f"{path}: holds no tensors by name; backbone.weights takes a state dict or a checkpoint")
     own = trunk.state_dict()
     wanted = {key for key in own if not key.endswith("num_batches_tracked")}
     matched: dict[str, Tensor] = {}
@@ -88,16 +84,14 @@ def load_backbone_file(trunk: nn.Module, path: str | Path, name: str) -> tuple[i
             continue
         if own[target].shape != value.shape:
             raise UserError(
-                f"{path}: does not fit {name}: {key} is {tuple(value.shape)}, "
-                f"{tuple(own[target].shape)} is needed"
+                f"{path}: does not fit {name}: {key} is {tuple(value.shape)}, {tuple(own[target].shape)} is needed"
             )
         matched[target] = value
     missing = sorted(wanted - matched.keys())
     filled = len(wanted) - len(missing)
     if missing:
         raise UserError(
-            f"{path}: does not fit {name}: {filled} of {len(wanted)} entries matched; "
-            f"missing is for one {missing[0]}"
+            f"{path}: does not fit {name}: {filled} of {len(wanted)} entries matched; missing is for one {missing[0]}"
         )
     trunk.load_state_dict(matched, strict=False)
     logger.info("%s: %d of %d entries of %s matched", path, filled, len(wanted), name)

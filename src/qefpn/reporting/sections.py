@@ -178,15 +178,25 @@ def curve_charts(results: RunResults) -> dict[str, list[Chart]]:
             Chart(
                 "Precision and recall",
                 line_chart(
-                    f"pr{number}", pr, title=f"{dataset}: precision over recall",
-                    x_label="recall", y_label="precision", x_range=(-0.02, 1.02), **options,
+                    f"pr{number}",
+                    pr,
+                    title=f"{dataset}: precision over recall",
+                    x_label="recall",
+                    y_label="precision",
+                    x_range=(-0.02, 1.02),
+                    **options,
                 ),  # fmt: skip
             ),
             Chart(
                 "F-measure over the threshold",
                 line_chart(
-                    f"f{number}", f, title=f"{dataset}: F-measure over the threshold",
-                    x_label="threshold", y_label="F (β² = 0.3)", x_range=(0, 255), **options,
+                    f"f{number}",
+                    f,
+                    title=f"{dataset}: F-measure over the threshold",
+                    x_label="threshold",
+                    y_label="F (β² = 0.3)",
+                    x_range=(0, 255),
+                    **options,
                 ),  # fmt: skip
             ),
         ]

@@ -98,7 +98,11 @@ def _check_data(config: TrainConfig) -> None:
 
 
 def _check_rest(config: TrainConfig) -> None:
-    trainer, pyramid, optimizer = config.trainer, config.pyramid, config.optimizer
+    pyramid, optimizer = config.pyramid, config.optimizer
+    require(
+        optimizer.pyramid_lr_scale >= 0,
+        f"optimizer.pyramid_lr_scale must be at least 0, not {optimizer.pyramid_lr_scale}",
+    )
     require(len(pyramid.levels) > 0, "pyramid.levels is empty: give [2,3,4,5] or [3,4,5]")
     require(
         pyramid.levels == sorted(set(pyramid.levels)) and pyramid.levels[-1] <= 5 and pyramid.levels[0] >= 2,
@@ -111,9 +115,7 @@ def _check_rest(config: TrainConfig) -> None:
     require(optimizer.name in ("sgd", "adamw"), f"optimizer must be sgd or adamw, not {optimizer.name!r}")
     require(len(optimizer.betas) == 2, f"optimizer.betas are two numbers, not {optimizer.betas}")
     for key in ("backbone_lr_scale", "weight_decay"):
-        require(
-            getattr(optimizer, key) >= 0, f"optimizer.{key} must be at least 0, not {getattr(optimizer, key)}"
-        )
+        require(getattr(optimizer, key) >= 0, f"optimizer.{key} must be at least 0, not {getattr(optimizer, key)}")
     for key, value in (("momentum", optimizer.momentum), *(("betas", beta) for beta in optimizer.betas)):
         require(0 <= value < 1, f"optimizer.{key} must be in [0, 1), not {value}")
     require(
@@ -122,14 +124,10 @@ def _check_rest(config: TrainConfig) -> None:
     )
     require(config.warmup.steps >= 0, f"warmup.steps must be at least 0, not {config.warmup.steps}")
     require(config.warmup.layers >= 1, f"warmup.layers must be at least 1, not {config.warmup.layers}")
-    require(
-        config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}"
-    )
+    require(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
     monitors = [f"val_{name}" for name in VALIDATED]
     require(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
-    require(
-        config.logger.name in ("csv", "wandb"), f"logger must be csv or wandb, not {config.logger.name!r}"
-    )
+    require(config.logger.name in ("csv", "wandb"), f"logger must be csv or wandb, not {config.logger.name!r}")
     devices = device_count(config)
     require(
         config.data.batch_size % devices == 0,
@@ -163,9 +161,7 @@ def _check_trainer(config: TrainConfig) -> None:
         require(share or count, f"trainer.{key} is a share in [0, 1] or a number of batches, not {limit!r}")
     require(trainer.limit_train_batches != 0, "trainer.limit_train_batches=0 leaves nothing to train on")
     fast = trainer.fast_dev_run
-    require(
-        isinstance(fast, int) and fast >= 0, f"trainer.fast_dev_run is true, false or a count, not {fast!r}"
-    )
+    require(isinstance(fast, int) and fast >= 0, f"trainer.fast_dev_run is true, false or a count, not {fast!r}")
     options = {key: getattr(trainer, key) for key in ("accelerator", "devices", "strategy", "precision")}
     given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
     with warnings.catch_warnings():

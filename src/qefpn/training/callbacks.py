@@ -58,9 +58,7 @@ class LastCheckpoint(Callback):
             self._saved_step = -1  # what validation after the last step found is in this one too
         self._save(trainer)
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if trainer.world_size == 1 and trainer.global_step > 0:
             self._save(trainer)
 

@@ -164,9 +164,7 @@ def typed(config: DictConfig) -> TrainConfig:
     except ConfigKeyError as error:
         raise UserError(unknown_key(str(error.full_key), known_keys())) from None
     except MissingMandatoryValue as error:
-        raise UserError(
-            f"{error.full_key} is not set: give {error.full_key}=VALUE on the command line"
-        ) from None
+        raise UserError(f"{error.full_key} is not set: give {error.full_key}=VALUE on the command line") from None
     except (ValidationError, OmegaConfBaseException) as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(result, TrainConfig)

@@ -167,9 +167,7 @@ def evaluate_sets(
         curves[dataset], floors[dataset] = {}, {}
         for entrant, (predict, maps_directory) in entrants.items():
             batches = loader if track is None else track(dataset, entrant, loader)
-            result = score_set(
-                predict, batches, protocol=protocol, dataset=dataset, maps_directory=maps_directory
-            )
+            result = score_set(predict, batches, protocol=protocol, dataset=dataset, maps_directory=maps_directory)
             curves[dataset][entrant] = result.curves
             if entrant == "model":
                 metrics[dataset] = result.metrics

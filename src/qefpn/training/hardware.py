@@ -12,7 +12,5 @@ def fast_bfloat16(accelerator: str) -> bool:
     """
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(
-        torch.cpu, "_is_amx_tile_supported", None
-    )
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(probe and probe())

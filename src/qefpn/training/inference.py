@@ -24,9 +24,7 @@ def to_maps(logits: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray
     """
     maps = []
     for one, size in zip(logits.float(), sizes, strict=True):
-        full = F.interpolate(
-            one[None], size=tuple(int(n) for n in size), mode="bilinear", align_corners=False
-        )
+        full = F.interpolate(one[None], size=tuple(int(n) for n in size), mode="bilinear", align_corners=False)
         maps.append((full[0, 0].sigmoid() * 255).round().to(torch.uint8).cpu().numpy())
     return maps
 

@@ -124,9 +124,7 @@ class SaliencyModule(pl.LightningModule):
         self.val_metrics.reset()
         self._log_place(max(0, self.global_step - 1))  # beside the step that led here
         for name in VALIDATED:
-            self.log(
-                f"val_{name}", float(scores[name]), prog_bar=name in ("mae", "max_f"), rank_zero_only=False
-            )
+            self.log(f"val_{name}", float(scores[name]), prog_bar=name in ("mae", "max_f"), rank_zero_only=False)
 
     def configure_optimizers(self) -> dict[str, Any]:
         options = self._optimizer

@@ -227,6 +227,4 @@ def fp32_precision(name: str) -> Iterator[None]:
 
 def untrained_module(config: TrainConfig) -> SaliencyModule:
     """The same network with fresh weights, the floor that shows what was learned."""
-    return build_module(
-        dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights=None))
-    )
+    return build_module(dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights=None)))

@@ -52,9 +52,7 @@ def require_login(config: TrainConfig) -> None:
     import wandb
 
     if not wandb.api.api_key:
-        raise UserError(
-            "logger=wandb has no login: run `wandb login`, set WANDB_API_KEY, or give logger.offline=true"
-        )
+        raise UserError("logger=wandb has no login: run `wandb login`, set WANDB_API_KEY, or give logger.offline=true")
 
 
 def _offline(config: TrainConfig) -> bool:

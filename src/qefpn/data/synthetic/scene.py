@@ -206,9 +206,7 @@ def _relief(alpha: Field, light: tuple[float, float], strength: float) -> Field:
     return 1 + np.float32(strength) * np.clip(facing, -0.9, 0.9)
 
 
-def _set_off(
-    rng: np.random.Generator, surface: Picture, behind: Picture, alpha: Field, least: float
-) -> Picture:
+def _set_off(rng: np.random.Generator, surface: Picture, behind: Picture, alpha: Field, least: float) -> Picture:
     """Shifts a surface's colour as a whole until its mean is at least `least` from its surroundings' mean."""
     size = len(alpha)
     reach = max(3, size // 10) | 1

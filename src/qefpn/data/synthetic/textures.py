@@ -25,9 +25,7 @@ def grid(size: int) -> tuple[Field, Field]:
     return x, y
 
 
-def noise(
-    rng: np.random.Generator, size: int, cells: int, octaves: int = 3, persistence: float = 0.55
-) -> Field:
+def noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 3, persistence: float = 0.55) -> Field:
     """Value noise, mean 0, deviation about 1: random grids of `cells`, 2 `cells`, ... a side, summed."""
     total = np.zeros((size, size), np.float32)
     power = 0.0
@@ -143,9 +141,7 @@ def draw_hue(rng: np.random.Generator) -> float:
     return float(rng.random() if rng.random() < 0.15 else rng.uniform(-0.04, 0.72))
 
 
-def draw_palette(
-    rng: np.random.Generator, hue: float | None = None, contrast: float = 1.0
-) -> tuple[Colour, Colour]:
+def draw_palette(rng: np.random.Generator, hue: float | None = None, contrast: float = 1.0) -> tuple[Colour, Colour]:
     """Two tones of one material, near `hue` if given: close in hue, a random step apart in lightness."""
     hue = draw_hue(rng) if hue is None else hue + rng.normal(0, 0.04)
     saturation = float(rng.beta(1.6, 2.6))

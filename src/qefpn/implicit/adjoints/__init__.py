@@ -6,5 +6,12 @@ from qefpn.implicit.adjoints.implicit import ImplicitAdjoint
 from qefpn.implicit.adjoints.shine import ShineAdjoint
 from qefpn.implicit.adjoints.unrolled import UnrolledAdjoint
 
-__all__ = ["ADJOINTS", "Adjoint", "ImplicitAdjoint", "JacobianFreeAdjoint", "PhantomAdjoint", "ShineAdjoint",
-           "UnrolledAdjoint"]
+__all__ = [
+    "ADJOINTS",
+    "Adjoint",
+    "ImplicitAdjoint",
+    "JacobianFreeAdjoint",
+    "PhantomAdjoint",
+    "ShineAdjoint",
+    "UnrolledAdjoint",
+]

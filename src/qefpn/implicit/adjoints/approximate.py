@@ -32,8 +32,9 @@ class PhantomAdjoint(Adjoint):
         check_count("PhantomAdjoint", "steps", self.steps)
         check_number("PhantomAdjoint", "damping", self.damping, low=0.0, high=1.0, open_low=True)
 
-    def run(self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver,
-            record: BackwardRecord) -> SolveResult:
+    def run(
+        self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
+    ) -> SolveResult:
         return _attach_steps(problem, residual_map, z, solver, self.steps, self.damping)
 
 
@@ -43,13 +44,15 @@ class JacobianFreeAdjoint(Adjoint):
     """Eq. 6 with the inverse Jacobian replaced by the identity: autograd through one f at z*
     (Fung et al., JFB: Jacobian-Free Backpropagation for Implicit Networks, AAAI 2022)."""
 
-    def run(self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver,
-            record: BackwardRecord) -> SolveResult:
+    def run(
+        self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
+    ) -> SolveResult:
         return _attach_steps(problem, residual_map, z, solver, 1, 1.0)
 
 
-def _attach_steps(problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, steps: int,
-                  damping: float) -> SolveResult:
+def _attach_steps(
+    problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, steps: int, damping: float
+) -> SolveResult:
     with torch.no_grad():
         result = solver.solve(residual_map, z.detach())
     state = result.value.detach()

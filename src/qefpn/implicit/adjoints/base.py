@@ -25,8 +25,9 @@ class Adjoint(ABC):
         """Raise ``ValueError`` where this adjoint cannot work with ``solver``."""
 
     @abstractmethod
-    def run(self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver,
-            record: BackwardRecord) -> SolveResult:
+    def run(
+        self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
+    ) -> SolveResult:
         """Solve with gradients. Called with grad enabled and autocast disabled.
 
         Args:
@@ -45,8 +46,7 @@ class _Attach(torch.autograd.Function):
     """The value of one tensor with the gradient path of another, its gradient transformed on the way."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, surrogate: Tensor,
-                transform: Callable[[Tensor], Tensor] | None) -> Tensor:
+    def forward(ctx: Any, value: Tensor, surrogate: Tensor, transform: Callable[[Tensor], Tensor] | None) -> Tensor:
         ctx.transform = transform
         return value.view_as(value)
 
@@ -56,7 +56,8 @@ class _Attach(torch.autograd.Function):
             raise RuntimeError(
                 "second derivatives through fixed_point are not available: a backward pass with "
                 "create_graph=True reached it. Use UnrolledAdjoint with Unroll or FixedPointIteration for "
-                "those, or call backward without create_graph")
+                "those, or call backward without create_graph"
+            )
         grad = grads[0]
         return None, grad if ctx.transform is None else ctx.transform(grad), None
 

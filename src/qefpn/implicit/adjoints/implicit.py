@@ -38,8 +38,9 @@ class ImplicitAdjoint(Adjoint):
         if self.solver is not None and not isinstance(self.solver, Solver):
             raise TypeError(f"ImplicitAdjoint: solver must be a solver or None, got {self.solver!r}")
 
-    def run(self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver,
-            record: BackwardRecord) -> SolveResult:
+    def run(
+        self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
+    ) -> SolveResult:
         graph = Recording(problem)
         with torch.no_grad():
             final = graph.record if residual_map is problem else None
@@ -81,8 +82,7 @@ class Recording:
 LinearSolve = Callable[[FlatMap, Tensor, Tensor], SolveResult]
 
 
-def attach_implicit(graph: Recording, value: Tensor, record: BackwardRecord,
-                    linear_solve: LinearSolve) -> Tensor:
+def attach_implicit(graph: Recording, value: Tensor, record: BackwardRecord, linear_solve: LinearSolve) -> Tensor:
     """``value`` (B, N) with Eq. 6's gradient.
 
     Args:
@@ -103,8 +103,9 @@ def attach_implicit(graph: Recording, value: Tensor, record: BackwardRecord,
     return attach(value, surrogate, transform)
 
 
-def _solve_transposed(grad: Tensor, source: Any, target: Any, record: BackwardRecord,
-                      linear_solve: LinearSolve) -> Tensor:
+def _solve_transposed(
+    grad: Tensor, source: Any, target: Any, record: BackwardRecord, linear_solve: LinearSolve
+) -> Tensor:
     # A power of two a sample brings gradients of any size into the range where squares do not underflow.
     largest = torch.linalg.vector_norm(grad, ord=torch.inf, dim=1, keepdim=True)
     usable = torch.isfinite(largest) & (largest > 0)
@@ -113,7 +114,7 @@ def _solve_transposed(grad: Tensor, source: Any, target: Any, record: BackwardRe
     scaled = grad * torch.ldexp(one, -exponent)
 
     def transposed(v: Tensor) -> Tensor:
-        product, = torch.autograd.grad([source], [target], [v], retain_graph=True, allow_unused=True)
+        (product,) = torch.autograd.grad([source], [target], [v], retain_graph=True, allow_unused=True)
         return scaled if product is None else product.add_(scaled)
 
     result = linear_solve(transposed, torch.zeros_like(scaled), scaled)

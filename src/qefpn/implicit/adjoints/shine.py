@@ -23,11 +23,14 @@ class ShineAdjoint(Adjoint):
 
     def check(self, solver: Solver) -> None:
         if not isinstance(solver, Broyden):
-            raise ValueError(f"ShineAdjoint reuses Broyden's inverse estimate, got {type(solver).__name__}; "
-                             f"take Broyden as the solver or JacobianFreeAdjoint as the adjoint")
+            raise ValueError(
+                f"ShineAdjoint reuses Broyden's inverse estimate, got {type(solver).__name__}; "
+                f"take Broyden as the solver or JacobianFreeAdjoint as the adjoint"
+            )
 
-    def run(self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver,
-            record: BackwardRecord) -> SolveResult:
+    def run(
+        self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
+    ) -> SolveResult:
         with torch.no_grad():
             result = solver.solve(residual_map, z.detach(), keep_inverse=True)
         surrogate = problem(result.value.detach())

@@ -33,11 +33,14 @@ class UnrolledAdjoint(Adjoint):
 
     def check(self, solver: Solver) -> None:
         if not solver.unrolls:
-            raise ValueError("UnrolledAdjoint needs a solver that autograd can run through, Unroll or "
-                             f"FixedPointIteration, got {type(solver).__name__}; or take ImplicitAdjoint")
+            raise ValueError(
+                "UnrolledAdjoint needs a solver that autograd can run through, Unroll or "
+                f"FixedPointIteration, got {type(solver).__name__}; or take ImplicitAdjoint"
+            )
 
-    def run(self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver,
-            record: BackwardRecord) -> SolveResult:
+    def run(
+        self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
+    ) -> SolveResult:
         if not self.checkpoint:
             return solver.solve(residual_map, z)
 

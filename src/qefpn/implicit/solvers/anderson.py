@@ -41,8 +41,15 @@ class Anderson(Solver):
         check_number("Anderson", "damping", self.damping, low=0.0, high=1.0, open_low=True)
         check_number("Anderson", "regularization", self.regularization, low=0.0)
 
-    def solve(self, f: FlatMap, z: Tensor, *, fz: Tensor | None = None, final: FlatMap | None = None,
-              keep_inverse: bool = False) -> SolveResult:
+    def solve(
+        self,
+        f: FlatMap,
+        z: Tensor,
+        *,
+        fz: Tensor | None = None,
+        final: FlatMap | None = None,
+        keep_inverse: bool = False,
+    ) -> SolveResult:
         batch, size = z.shape
         known = fz is not None
         tracker = Tracker(self, z, candidate=not known)
@@ -58,7 +65,7 @@ class Anderson(Solver):
                 tracker.update(z, norms(fz - z), f_norm)
                 break
             slot, filled = step % slots, min(step + 1, slots)
-            newest = residuals[:, slot:slot + 1]
+            newest = residuals[:, slot : slot + 1]
             torch.sub(fz, z, out=newest[:, 0])
             values[:, slot].copy_(fz)
             row = torch.bmm(newest, residuals[:, :filled].transpose(1, 2)).to(gram.dtype)[:, 0]

@@ -58,8 +58,15 @@ class Solver(ABC):
         check_number(name, "atol", self.atol, low=0.0)
 
     @abstractmethod
-    def solve(self, f: FlatMap, z: Tensor, *, fz: Tensor | None = None, final: FlatMap | None = None,
-              keep_inverse: bool = False) -> SolveResult:
+    def solve(
+        self,
+        f: FlatMap,
+        z: Tensor,
+        *,
+        fz: Tensor | None = None,
+        final: FlatMap | None = None,
+        keep_inverse: bool = False,
+    ) -> SolveResult:
         """Solve f(z) = z for a batch.
 
         Args:
@@ -156,9 +163,12 @@ class Tracker:
         return SolveStats(
             steps=counts + offset,
             evaluations=counts + (1 - free) if evaluations is None else evaluations,
-            residual=residual, relative_residual=relative,
+            residual=residual,
+            relative_residual=relative,
             converged=score <= (self.rtol if self.atol == 0 else 1.0),
-            finite=self.finite, trace=torch.stack(self._trace))
+            finite=self.finite,
+            trace=torch.stack(self._trace),
+        )
 
 
 def norms(x: Tensor) -> Tensor:

@@ -59,8 +59,15 @@ class Broyden(Solver):
             check_count("Broyden", "memory", self.memory)
         check_flag("Broyden", "line_search", self.line_search)
 
-    def solve(self, f: FlatMap, z: Tensor, *, fz: Tensor | None = None, final: FlatMap | None = None,
-              keep_inverse: bool = False) -> SolveResult:
+    def solve(
+        self,
+        f: FlatMap,
+        z: Tensor,
+        *,
+        fz: Tensor | None = None,
+        final: FlatMap | None = None,
+        keep_inverse: bool = False,
+    ) -> SolveResult:
         known = fz is not None
         tracker = Tracker(self, z, candidate=not known)
         estimate = Estimate(z, self.max_steps + int(keep_inverse), self.memory)
@@ -117,8 +124,8 @@ class Estimate:
         torch.sub(fz, z, out=g)
         if self.n == 0 or not measure:
             return norms(g)
-        two = self.rows[:, 0:self.n + 1:self.n]
-        self.dots = torch.bmm(two, self.rows[:, :self.n + 1].transpose(1, 2)).to(self.K.dtype)
+        two = self.rows[:, 0 : self.n + 1 : self.n]
+        self.dots = torch.bmm(two, self.rows[:, : self.n + 1].transpose(1, 2)).to(self.K.dtype)
         return self.dots[:, 0, 0].clamp_min(0.0).sqrt()
 
     def direction(self, frozen: Tensor | None = None) -> Tensor:
@@ -146,7 +153,7 @@ class Estimate:
         n = self.n
         gram = self.dots[:, 1:, 1:]  # (B, 1, n): newest direction · directions
         square = gram[:, :, -1:]
-        K = self.K[:, 1:n + 1, 1:n + 1]
+        K = self.K[:, 1 : n + 1, 1 : n + 1]
         factor = torch.bmm(gram, K)
         factor[:, :, -1:] += 1.0
         factor = torch.where(square > 0, factor / square, 0.0)  # dₙᵀ(I + DᵀKD)/‖dₙ‖² in terms of D
@@ -167,8 +174,8 @@ class Estimate:
         usable = usable & torch.isfinite(weights).all(dim=1, keepdim=True)
         fresh = torch.zeros_like(weights)
         fresh[:, :1] = eta
-        self.K[:, n + 1, 1:n + 1] = factor[:, 0]
-        extended = self.K[:, 1:n + 2, 1:n + 1]
+        self.K[:, n + 1, 1 : n + 1] = factor[:, 0]
+        extended = self.K[:, 1 : n + 2, 1 : n + 1]
         extended.copy_(torch.where(usable[:, :, None], extended, 0.0))
         return torch.where(usable, weights, fresh)
 
@@ -205,13 +212,13 @@ class Estimate:
         self.rows[:, self.n].copy_(direction)
 
     def _append_combination(self, weights: Tensor) -> None:
-        stored = self.rows[:, :self.n + 1]
+        stored = self.rows[:, : self.n + 1]
         self.n += 1
-        torch.bmm(weights[:, None].to(stored.dtype), stored, out=self.rows[:, self.n:self.n + 1])
+        torch.bmm(weights[:, None].to(stored.dtype), stored, out=self.rows[:, self.n : self.n + 1])
 
     def apply(self, v: Tensor) -> Tensor:
         """Hv (B, N)."""
-        directions, K = self.rows[:, 1:self.n + 1], self.K[:, 1:self.n + 1, 1:self.n + 1]
+        directions, K = self.rows[:, 1 : self.n + 1], self.K[:, 1 : self.n + 1, 1 : self.n + 1]
         weights = torch.bmm(K, torch.bmm(directions, v[:, :, None]).to(K.dtype)).to(v.dtype)
         result = -torch.baddbmm(v[:, None], weights.transpose(1, 2), directions)[:, 0]
         return result if self.eta is None else result * self.eta.to(v.dtype)
@@ -221,7 +228,7 @@ class Estimate:
         n = self.n
         if n == 0:
             return torch.clone
-        directions, K, eta = self.rows[:, 1:n + 1], self.K[:, 1:n + 1, 1:n + 1].clone(), self.eta
+        directions, K, eta = self.rows[:, 1 : n + 1], self.K[:, 1 : n + 1, 1 : n + 1].clone(), self.eta
 
         def apply(v: Tensor) -> Tensor:
             c = torch.bmm(directions, v[:, :, None]).to(K.dtype)

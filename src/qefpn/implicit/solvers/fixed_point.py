@@ -33,8 +33,15 @@ class FixedPointIteration(Solver):
         super().__post_init__()
         check_number("FixedPointIteration", "damping", self.damping, low=0.0, high=1.0, open_low=True)
 
-    def solve(self, f: FlatMap, z: Tensor, *, fz: Tensor | None = None, final: FlatMap | None = None,
-              keep_inverse: bool = False) -> SolveResult:
+    def solve(
+        self,
+        f: FlatMap,
+        z: Tensor,
+        *,
+        fz: Tensor | None = None,
+        final: FlatMap | None = None,
+        keep_inverse: bool = False,
+    ) -> SolveResult:
         known = fz is not None
         tracker = Tracker(self, z, candidate=not known)
         if fz is None:

@@ -35,8 +35,9 @@ class Armijo:
         self._fresh = torch.ones(batch, dtype=torch.bool, device=device)  # the direction came from −ηI alone
         self._failed = torch.zeros_like(self._fresh)
 
-    def step(self, f: FlatMap, z: Tensor, direction: Tensor, g_norm: Tensor, estimate: Estimate,
-             tracker: Tracker) -> tuple[Tensor, Tensor]:
+    def step(
+        self, f: FlatMap, z: Tensor, direction: Tensor, g_norm: Tensor, estimate: Estimate, tracker: Tracker
+    ) -> tuple[Tensor, Tensor]:
         """The next iterate and f there; tells ``estimate`` the lengths of the steps."""
         length = torch.ones_like(g_norm)
         trial = tracker.freeze(z + direction)

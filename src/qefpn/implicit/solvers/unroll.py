@@ -33,8 +33,15 @@ class Unroll(Solver):
 
     unrolls: ClassVar[bool] = True
 
-    def solve(self, f: FlatMap, z: Tensor, *, fz: Tensor | None = None, final: FlatMap | None = None,
-              keep_inverse: bool = False) -> SolveResult:
+    def solve(
+        self,
+        f: FlatMap,
+        z: Tensor,
+        *,
+        fz: Tensor | None = None,
+        final: FlatMap | None = None,
+        keep_inverse: bool = False,
+    ) -> SolveResult:
         known = fz is not None
         tracker = Tracker(self, z, latest=True)
         for _ in range(self.max_steps):
