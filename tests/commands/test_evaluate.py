@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from tests.commands.runs import train
 
@@ -107,11 +106,13 @@ def test_another_protocol_gives_other_figures(tiny_run: Path, tmp_path: Path) ->
     assert ours["max_f"] != theirs["max_f"]
 
 
+@pytest.mark.slow
 def test_a_size_of_one_s_own(tiny_run: Path, tmp_path: Path) -> None:
     assert evaluate(tiny_run, tmp_path, "data.image_size=96", "floors=false", "report=false") == 0
     assert metrics(tmp_path)["SYN-TE"]["mae"] != metrics(tiny_run)["SYN-TE"]["mae"]
 
 
+@pytest.mark.slow
 def test_what_a_run_started_from_need_not_be_there(tiny_run: Path, data_root: Path, tmp_path: Path) -> None:
     start = tmp_path / "start.ckpt"
     shutil.copyfile(tiny_run / "checkpoints" / "last.ckpt", start)
@@ -149,6 +150,7 @@ def test_trained_on_one_folder_evaluated_on_another(own_run: Path, elsewhere: Pa
     assert {name: one["images"] for name, one in metrics(tmp_path / "out").items()} == {"new": 12}
 
 
+@pytest.mark.slow
 def test_two_folders_and_a_zip(elsewhere: Path, tmp_path: Path) -> None:
     folders, archive = tmp_path / "folders", tmp_path / "pictures.zip"
     (folders / "images").mkdir(parents=True)
@@ -169,8 +171,3 @@ def test_a_plain_checkpoint_without_its_run(tiny_run: Path, tmp_path: Path, caps
     shutil.copyfile(tiny_run / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
     assert main(["evaluate", f"checkpoint={tmp_path}/best.ckpt"]) == 2
     assert "config.yaml" in capsys.readouterr().err
-
-
-def test_an_image_size_that_is_kept(tiny_run: Path) -> None:
-    content = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
-    assert content["hyper_parameters"]["image_size"] == 64

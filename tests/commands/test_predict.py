@@ -166,6 +166,7 @@ def test_a_picture_that_may_not_be_read(pictures: Path, tiny_run: Path, tmp_path
     assert predict(tiny_run, f"input={tmp_path}/a.jpg", f"output={tmp_path}/out") == 1
 
 
+@pytest.mark.slow
 def test_another_size_of_the_network_s_input(pictures: Path, tiny_run: Path, tmp_path: Path) -> None:
     found = []
     for size in (64, 96):

@@ -46,9 +46,16 @@ def test_warm_up_counts_optimizer_steps(tmp_path: Path, data_root: Path, monkeyp
 def test_the_stem_stays_out_and_the_backbone_is_slower() -> None:
     network = tiny_network()
     groups = parameter_groups(
-        network, lr=0.05, backbone_lr_scale=0.1, weight_decay=5e-4, train_stem=False, decay_norms=True
+        network,
+        lr=0.05,
+        backbone_lr_scale=0.1,
+        pyramid_lr_scale=0.5,
+        weight_decay=5e-4,
+        train_stem=False,
+        decay_norms=True,
     )
-    assert [group["lr"] for group in groups] == pytest.approx([0.05, 0.005])
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert groups[0]["lr"] == 0.05  # the head's, which is logged
     assert all(group["weight_decay"] == 5e-4 for group in groups)
     given = [id(p) for group in groups for p in group["params"]]
     assert len(given) == len(set(given))
@@ -57,7 +64,10 @@ def test_the_stem_stays_out_and_the_backbone_is_slower() -> None:
     assert set(given) == {id(p) for p in network.parameters()} - stem
     assert all(p.requires_grad for p in network.parameters())
     backbone = {id(p) for p in network.backbone.parameters()} - stem
-    assert {id(p) for p in groups[1]["params"]} == backbone
+    pyramid = {id(p) for p in network.pyramid.parameters()}
+    for parameter in set(given):
+        share = 0.1 if parameter in backbone else 0.5 if parameter in pyramid else 1.0
+        assert rates[parameter] == pytest.approx(0.05 * share)
 
 
 def test_all_parameters_and_no_decay_of_norms() -> None:

@@ -12,7 +12,7 @@ from tests.commands.runs import log, losses, train, words
 from qefpn.cli import main
 from qefpn.training.module import SaliencyModule
 
-# Two batches an epoch, so that the third step lies inside the second one; stochastic depth draws random numbers.
+# Two batches an epoch, so that the third step lies inside one; stochastic depth draws random numbers.
 RUN = ["warmup.steps=4", "evaluate=false", "trainer.max_steps=6", "data.cache=none"]
 RANDOM = "backbone.options={channels:[8,8,16,16],stem_width:8,drop_path_rate:0.5}"
 
@@ -37,7 +37,12 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     return train(tmp_path_factory.mktemp("unbroken") / "run", data_root, *RUN, RANDOM)
 
 
-@pytest.mark.parametrize("at", [2, 3, 5])  # between two epochs; in the middle, before and after the warm-up's end
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "at", [pytest.param(2, marks=SLOW), 3, pytest.param(5, marks=SLOW)]
+)  # between two epochs; in the middle, before and after the warm-up's end
 def test_stopped_by_ctrl_c_and_resumed(
     tmp_path: Path, data_root: Path, unbroken: Path, stops: dict[str, Any], at: int
 ) -> None:
@@ -74,6 +79,7 @@ def test_a_finished_run_goes_on_with_a_later_end(tmp_path: Path, data_root: Path
     assert losses(half) + losses(rest) == pytest.approx(losses(whole), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_keeps_its_last_step(tmp_path: Path, data_root: Path, stops: dict[str, Any]) -> None:
     stops.update(at=2, error=ZeroDivisionError)
     with pytest.raises((ZeroDivisionError, SystemExit)):

@@ -36,7 +36,7 @@ qefpn evaluate checkpoint=RUN/checkpoints/best.ckpt data.root=DIR data.test=[ECS
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when every picture was scored, 1 when some were left out (they are listed), 2 for a user's mistake."""
+    """0 when every picture was scored, 1 when some were left out (and listed), 2 for a user's mistake."""
     if any(word in ("-h", "--help") for word in argv):
         print(command_help("evaluate", SUMMARY))
         return 0

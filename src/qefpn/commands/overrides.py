@@ -1,4 +1,4 @@
-"""The command line: paths taken verbatim, Hydra's errors told in one line, composition of a command's config."""
+"""The command line: paths taken verbatim, a command's config composed, Hydra's errors told in one line."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ OPEN_KEYS = ("backbone.options", "data.lists")
 def quote_paths(arguments: Sequence[str]) -> list[str]:
     """The words as Hydra's grammar wants them.
 
-    Values of keys that hold a path are quoted, since the grammar refuses or splits many file names; ``null`` and,
-    for Hydra's own directories, interpolations keep their meaning. Keys below ``OPEN_KEYS`` get their ``+``.
+    Values of keys that hold a path are quoted, since the grammar refuses or splits many file names; ``null``
+    and, for Hydra's own directories, interpolations keep their meaning. Keys below ``OPEN_KEYS`` get their
+    ``+``.
     """
     return [_quote(argument) for argument in arguments]
 
@@ -49,7 +50,7 @@ def _quote(argument: str) -> str:
         return argument
     # OmegaConf takes ${ for an interpolation unless an odd number of backslashes precedes it.
     value = re.sub(r"(\\*)\$\{", lambda m: m.group(1) * 2 + "\\${", value)
-    # Within quotes a backslash is special only before a quote, so those before one, or at the end, are doubled.
+    # Within quotes a backslash is special only before a quote: those before one, or at the end, are doubled.
     value = re.sub(r"(\\*)'", lambda m: m.group(1) * 2 + "\\'", value)
     value = re.sub(r"(\\+)$", lambda m: m.group(1) * 2, value)
     return f"{key}='{value}'"
@@ -91,7 +92,7 @@ def compose_config(name: str, arguments: Sequence[str]) -> DictConfig:
 
 
 def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
-    """As :func:`compose_config`, for commands without a schema: no further keys, every value of its default's type.
+    """As :func:`compose_config`, for commands without a schema: every value is of its default's type.
 
     Raises:
         UserError: as :func:`compose_config`.
@@ -213,7 +214,7 @@ def command_help(name: str, summary: str) -> str:
 
 
 def train_help(summary: str) -> str:
-    """As :func:`command_help`, with the groups: their options, and the keys of the one that is the default."""
+    """As :func:`command_help`, with the groups: their options, and the keys of the default."""
     text = [summary.strip(), "", "Keys (key=value):", ""]
     text += [f"  {line}" for line in [*_own_keys("train.yaml"), *_own_keys("base.yaml")]]
     text += ["", "Groups (group=option), each with the keys of its default:", ""]

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def quiet_libraries() -> None:
-    """Leave out what libraries say of themselves: Lightning's tips and inventory, deprecations inside others."""
+    """Leave out what libraries say of themselves: Lightning's tips and inventory, deprecations inside them."""
     import pytorch_lightning  # noqa: F401  # it sets the level of its logger when imported
 
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
@@ -50,7 +50,7 @@ def console() -> Console:
 
 
 def progress_bar() -> Progress:
-    """A bar with counts and an estimate, on standard error, gone when done; nothing where that is no terminal."""
+    """A bar with counts and an estimate on standard error, gone when done; nothing where that is no terminal."""
     terminal = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -64,7 +64,7 @@ def progress_bar() -> Progress:
 
 
 def tracker(progress: Progress, size: Callable[[Any], int]) -> Callable[[str, str, Iterable[T]], Iterator[T]]:
-    """A function that wraps a loader, whose length is its pictures, and moves a bar by those of each batch."""
+    """A function that wraps a loader (its length: its pictures) and moves a bar by those of each batch."""
 
     def track(dataset: str, entrant: str, loader: Iterable[T]) -> Iterator[T]:
         total = len(loader) if isinstance(loader, Sized) else None

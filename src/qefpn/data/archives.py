@@ -21,7 +21,7 @@ from qefpn.errors import UserError
 __all__ = ["Absent", "Damaged", "Progress", "fetch", "unpack", "why"]
 
 Progress = Callable[[str, int, int], None]
-"""Called as (what is being done, bytes done, bytes in all); the last two agree where the length is unknown."""
+"""Called as (what is done, bytes done, bytes in all), the latter the former where the length is unknown."""
 
 _CHUNK = 1 << 18
 _PASSING = (408, 425, 429)  # and 5xx: worth another try
@@ -86,7 +86,7 @@ def fetch(
     left = tries
     while True:
         try:
-            _transfer(url, part, way_out, lambda done, total: told(f"downloading {file.name}", done, total), timeout)
+            _transfer(url, part, way_out, lambda *sizes: told(f"downloading {file.name}", *sizes), timeout)
         except _Interrupted as error:
             reached = _size(part)
             left = (tries if reached > furthest else left) - 1
@@ -114,9 +114,7 @@ def _opens(part: Path) -> bool:
         return False
 
 
-def _transfer(
-    url: str, part: Path, way_out: str, progress: Callable[[int, int], None], timeout: float
-) -> None:
+def _transfer(url: str, part: Path, way_out: str, progress: Callable[[int, int], None], timeout: float) -> None:
     """One try: the rest of ``part``, or all of it."""
     have = _size(part)
     headers = {"User-Agent": "qefpn", "Accept-Encoding": "identity"}
@@ -152,7 +150,7 @@ def _transfer(
         total = done + int(length) if length.isdigit() else None
         try:
             free = shutil.disk_usage(part.parent).free
-    X:
+            if total is not None and total - have > free:
                 raise UserError(
                     f"{url} needs {_mib(total)} and {part.parent} has {_mib(free)} free; make room, "
                     f"or give another data.root"
@@ -169,7 +167,7 @@ def _transfer(
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
-    """What has come in, so that a cut connection loses nothing; errors here are the line's, not the disk's."""
+    """What has come in, so that a cut connection loses nothing; its errors are not the disk's."""
     try:
         return response.read1(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
@@ -203,7 +201,7 @@ def unpack(
             folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(folder).free
             if total > free:
-                raise UserError(f"it needs {_mib(total)} and {folder.parent} has {_mib(free)} free; make room")
+                raise UserError(f"it needs {_mib(total)}, {folder.parent} has {_mib(free)} free; make room")
             done = 0
             for info, relative in plan:
                 (folder / relative).parent.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ class _Job:
         if not self.info.archives and self.mirror is None and not by_hand[0].is_file():
             raise UserError(
                 f"its authors offer no plain URL: open {self.info.homepage} in a browser, download it and "
-                f"unpack it into {target}, or give download.mirror=URL of a server that has {self.info.name}.zip"
+                f"unpack it into {target}, or give download.mirror=URL, a server with {self.info.name}.zip"
             )
         fetched: list[Path] = []
         used = [self._archive(part, place, fetched) for part, place in zip(parts, by_hand, strict=True)]

@@ -1,8 +1,9 @@
-"""From the checked configuration to the parts of a run; every impossible value is told before data is read."""
+"""From the checked configuration to the parts of a run; impossible values are told before data is read."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def _check_rest(config: TrainConfig) -> None:
     devices = device_count(config)
     require(
         config.data.batch_size % devices == 0,
-        f"data.batch_size={config.data.batch_size} is the total over all devices and cannot be divided by {devices}",
+        f"data.batch_size={config.data.batch_size} is the total over all devices: {devices} do not divide it",
     )
 
 
@@ -140,6 +141,10 @@ def _check_trainer(config: TrainConfig) -> None:
     require(
         trainer.fp32_precision in ("ieee", "tf32", "bf16"),
         f"trainer.fp32_precision must be ieee, tf32 or bf16, not {trainer.fp32_precision!r}",
+    )
+    require(
+        trainer.fp32_precision == "ieee" or hasattr(torch.backends.mkldnn, "conv"),
+        f"trainer.fp32_precision={trainer.fp32_precision} needs a newer torch; use ieee",
     )
     for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         require(getattr(trainer, key) >= 1, f"trainer.{key} must be at least 1, not {getattr(trainer, key)}")
@@ -175,7 +180,7 @@ def _check_files(config: TrainConfig) -> None:
         path = getattr(config, key)
         if path is None:
             continue
-        content = named(f"{key}={path}", lambda path=path: read_checkpoint(Path(path).expanduser()))
+        content = named(f"{key}={path}", functools.partial(read_checkpoint, Path(path).expanduser()))
         whole = isinstance(content, dict) and "state_dict" in content and "hyper_parameters" in content
         require(whole, f"{key}={path} is no checkpoint of qefpn train")
     weights = config.backbone.weights

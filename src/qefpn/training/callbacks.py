@@ -26,7 +26,7 @@ class LastCheckpoint(Callback):
         self._saved_step = -1
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.fast_dev_run or trainer.global_step == self._saved_step:
+        if trainer.fast_dev_run or trainer.global_step == self._saved_step:  # type: ignore[attr-defined]
             return
         part = self.path.with_suffix(".part")
         trainer.save_checkpoint(part)

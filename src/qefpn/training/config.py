@@ -124,7 +124,7 @@ class LoggerConfig:
 
 @dataclass
 class TrainConfig:
-    """What `qefpn train` takes. Solver, residual, adjoint, loss, decoder and schedule are checked by building them."""
+    """What `qefpn train` takes. Solver, residual, adjoint, loss and the like are checked by building them."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def network_predictor(network: QEFPN, device: torch.device) -> Predictor:
 
 
 def gaussian_predictor(batch: Batch) -> list[np.ndarray]:
-    """The same centred Gaussian for every picture (σ a quarter of each side): what a centre prior alone gives."""
+    """The same centred Gaussian for every picture (σ a quarter of each side): a centre prior alone."""
     maps = []
     for height, width in batch["size"]:
         y = (np.arange(height) + 0.5) / height - 0.5
@@ -124,7 +124,7 @@ def write_scores(path: Path, records: Sequence[dict[str, Any]]) -> None:
 @torch.no_grad()
 def evaluate_sets(
     network: QEFPN,
-    loaders: dict[str, Iterable[Batch]],
+    loaders: Mapping[str, Iterable[Batch]],
     directory: Path,
     *,
     protocol: str,
@@ -134,7 +134,7 @@ def evaluate_sets(
     save_maps: bool = True,
     track: Callable[[str, str, Iterable[Batch]], Iterator[Batch]] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Score a network on several sets and write what DESIGN names: maps, scores.csv, metrics.json, floors, curves.
+    """Score a network on several sets and write maps, scores, metrics, floors and curves.
 
     Args:
         network: put into evaluation mode here.

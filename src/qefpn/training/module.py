@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from qefpn.implicit import SolveStats
@@ -26,7 +27,7 @@ class SaliencyModule(pl.LightningModule):
     Args:
         network: arguments of :class:`qefpn.models.QEFPN`.
         loss: arguments of :func:`qefpn.losses.build_loss`.
-        optimizer: ``name`` (sgd or adamw), ``lr``, ``backbone_lr_scale``, ``weight_decay``, ``train_stem``, ...
+        optimizer: ``name`` (sgd or adamw), ``lr``, ``backbone_lr_scale``, ``weight_decay``, ...
         schedule: arguments of :func:`qefpn.training.schedule.build_schedule`.
         warmup: ``steps`` optimizer steps during which ``layers`` weight-tied layers are unrolled.
         protocol: of the validation metrics, ``f3net`` or ``pysod``.
@@ -126,7 +127,7 @@ class SaliencyModule(pl.LightningModule):
         for name in VALIDATED:
             self.log(f"val_{name}", float(scores[name]), prog_bar=name in ("mae", "max_f"), rank_zero_only=False)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         options = self._optimizer
         groups = parameter_groups(
             self.network,
@@ -159,7 +160,7 @@ class SaliencyModule(pl.LightningModule):
         if 0 < total < float("inf"):
             # +1: neither the first step nor the last has rate 0.
             share = (self.global_step + 1) / (total + 1)
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, pl.callbacks.Timer):
                 limit = callback._duration
                 if limit:

@@ -74,8 +74,8 @@ def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path 
 def _validate_last(
     trainer: pl.Trainer, module: SaliencyModule, data: SaliencyDataModule, monitor: str, checkpoints: Path
 ) -> None:
-    """Let the last weights compete for best.ckpt: a run that its time or steps end may stop between validations."""
-    callback = next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))
+    """Let the last weights compete for best.ckpt: limits of time or steps end a run between validations."""
+    callback = next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))  # type: ignore[attr-defined]
     former = callback.best_model_score
     scores = trainer.validate(module, datamodule=data, verbose=False)[0]
     if monitor not in scores:
@@ -172,7 +172,7 @@ def start_from(module: SaliencyModule, path: Path) -> None:
         module.network.load_state_dict(load_model(path).state_dict())
     except RuntimeError:
         raise UserError(
-            f"init={path} holds a network of another shape: give the options of its run (config.yaml beside it)"
+            f"init={path} holds a network of another shape: give its run's options (config.yaml beside it)"
         ) from None
 
 
@@ -182,7 +182,7 @@ def check_checkpoint(path: Path, module: SaliencyModule) -> Path:
     shapes = {key: value.shape for key, value in state.items() if key.startswith(PREFIX)}
     if shapes != {key: value.shape for key, value in module.state_dict().items() if key.startswith(PREFIX)}:
         raise UserError(
-            f"resume={path} holds a network of another shape: give the options of its run (config.yaml beside it)"
+            f"resume={path} holds a network of another shape: give its run's options (config.yaml beside it)"
         )
     return path
 
@@ -197,7 +197,7 @@ def quiet() -> Iterator[None]:
             ".*The dirpath has changed.*",  # a resumed run chooses its own best.ckpt
             ".*lr_scheduler.step.*optimizer.step.*",
             ".*number of training batches.*smaller than the logging interval.*",
-            ".*could not find the monitored key.*",  # a run that ends before its first validation has one at its end
+            ".*could not find the monitored key.*",  # a run too short for a validation has one at its end
             ".*`isinstance\\(treespec.*",
         ):
             warnings.filterwarnings("ignore", message=message)
@@ -206,15 +206,14 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fp32_precision(name: str) -> Iterator[None]:
-    """Let float32 convolutions and products of training use ``bf16`` or ``tf32`` units; evaluation never does."""
+    """Let float32 convolutions and products of training use ``bf16`` or ``tf32``; evaluation never does."""
     if name == "ieee":
         yield
         return
-    if not hasattr(torch.backends.mkldnn, "conv"):
-        raise UserError(f"trainer.fp32_precision={name} needs a newer torch; use ieee")
-    places: list[Any] = [torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul]
+    backends: Any = torch.backends  # these settings are newer than their type hints
+    places = [backends.mkldnn.conv, backends.mkldnn.matmul]
     if name == "tf32":
-        places += [torch.backends.cudnn.conv, torch.backends.cuda.matmul]
+        places += [backends.cudnn.conv, backends.cuda.matmul]
     former = [place.fp32_precision for place in places]
     try:
         for place in places:
