@@ -86,7 +86,7 @@ def test_file_folder_and_pattern(pictures: Path, tiny_run: Path, tmp_path: Path)
 
 
 def test_names_with_everything_in_them(pictures: Path, tiny_run: Path, tmp_path: Path) -> None:
-    for name in ("é it's", "[ab] (1)", "a=b&c,d", "{x} $ ${x} #1", " lead ", "1e3"):
+    for name in (" é it's [ab] (1)", "a=b&c,d {x} $ ${x} #1"):
         folder = tmp_path / name
         folder.mkdir()
         Image.open(pictures / "wide.jpg").save(folder / f"{name}.jpg")

@@ -8,7 +8,6 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 from tests.metrics.maps import a_mask, blobs
 
-from qefpn.metrics import distance as module
 from qefpn.metrics.distance import REACH, fill_near_background, squared_distances
 
 
@@ -25,14 +24,18 @@ def test_squared_distances_are_scipys() -> None:
         assert (squared_distances(mask) == expected).all()
 
 
-def test_far_distances_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = np.zeros((1200, 810), np.uint8)
-    mask[5, 3] = mask[640, 800] = 255
-    expected = np.rint(distance_transform_edt(mask == 0) ** 2)
-    assert expected.max() > 600**2
-    assert (squared_distances(mask) == expected).all()
-    monkeypatch.setattr(module, "_EXACT_DIAGONAL2", 1 << 10)
-    assert (squared_distances(mask) == expected).all()
+@pytest.mark.parametrize("threads", [1, 2])  # OpenCV takes another way on one thread
+def test_far_distances_are_exact(threads: int) -> None:
+    rng, former = np.random.default_rng(13), cv2.getNumThreads()
+    cv2.setNumThreads(threads)
+    try:
+        for shape, points in [((1200, 810), 2), ((1200, 810), 12), ((300, 411), 3), ((40, 2000), 2)] * 3:
+            mask = np.zeros(shape, np.uint8)
+            mask[rng.integers(0, shape[0], points), rng.integers(0, shape[1], points)] = 255
+            expected = np.rint(distance_transform_edt(mask == 0) ** 2)
+            assert (squared_distances(mask) == expected).all()
+    finally:
+        cv2.setNumThreads(former)
 
 
 def test_near_background_takes_the_value_of_scipys_nearest_pixel() -> None:

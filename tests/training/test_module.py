@@ -119,6 +119,7 @@ def test_rates_of_the_paper_s_schedule_step_each_iteration(tmp_path: Path, data_
     assert [float(row["lr"]) for row in log(run)] == pytest.approx(wanted)
 
 
+@pytest.mark.slow
 def test_a_run_bounded_by_time_ends_its_schedule(tmp_path: Path, data_root: Path) -> None:
     options = [
         "trainer.max_time=00:00:00:03",

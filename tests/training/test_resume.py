@@ -38,11 +38,10 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
 
 
 SLOW = pytest.mark.slow
+# Step 2 lies between two epochs; 3 and 5 in the middle of one, before and after the warm-up's end.
 
 
-@pytest.mark.parametrize(
-    "at", [pytest.param(2, marks=SLOW), 3, pytest.param(5, marks=SLOW)]
-)  # between two epochs; in the middle, before and after the warm-up's end
+@pytest.mark.parametrize("at", [pytest.param(2, marks=SLOW), 3, pytest.param(5, marks=SLOW)])
 def test_stopped_by_ctrl_c_and_resumed(
     tmp_path: Path, data_root: Path, unbroken: Path, stops: dict[str, Any], at: int
 ) -> None:
