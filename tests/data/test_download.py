@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from tests.data.pictures import blob, picture
 
+from qefpn.cli import main
 from qefpn.data import archives, find_pairs
 from qefpn.data.archives import fetch, unpack
 from qefpn.data.download import Outcome, download
@@ -187,12 +188,22 @@ def test_tries_are_given_back_only_for_progress(server: Server, tmp_path: Path, 
         assert len(server.asked) <= 4
 
 
+def test_a_part_of_another_version_is_found_out_by_its_pictures(server: Server, tmp_path: Path) -> None:
+    server.files = {"/DUTS-TE.zip": duts()}
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "DUTS-TE.zip.part").write_bytes(b"x" * 1000)
+    (mixed,) = run(tmp_path, "DUTS-TE", server=server)
+    assert not mixed.complete and "arrived damaged" in mixed.line and "run the command again" in mixed.line
+    (again,) = run(tmp_path, "DUTS-TE", server=server)
+    assert again.complete and [asked for _, asked in server.asked] == ["bytes=1000-", None]
+
+
 @pytest.mark.parametrize("left", ["whole", "longer", "of another file"])
 def test_a_part_that_is_there(server: Server, tmp_path: Path, left: str) -> None:
     """All of it, more than all of it, or the beginning of something else."""
     content = duts()
     server.files = {"/x.zip": content}
-    part = {"whole": content, "longer": content + b"x", "of another file": content[5:]}[left]
+    part = {"whole": content, "longer": content + b"x", "of another file": b"x" * (len(content) - 10)}[left]
     (tmp_path / "x.zip.part").write_bytes(part)
     fetch(f"{server.url}/x.zip", tmp_path / "x.zip", wait=0.0)
     assert (tmp_path / "x.zip").read_bytes() == content
@@ -225,7 +236,7 @@ def test_not_a_zip(server: Server, tmp_path: Path) -> None:
     server.files = {"/DUTS-TE.zip": b"<html>please log in</html>"}
     (outcome,) = run(tmp_path, "DUTS-TE", server=server)
     assert not outcome.complete and f"{server.url}/DUTS-TE.zip is not a zip file" in outcome.line
-    assert not list(tmp_path.rglob("*.*"))
+    assert entries(tmp_path) == []
 
 
 def test_damaged_inside(server: Server, tmp_path: Path) -> None:
@@ -235,7 +246,7 @@ def test_damaged_inside(server: Server, tmp_path: Path) -> None:
     server.files = {"/DUTS-TE.zip": bytes(content)}
     (outcome,) = run(tmp_path, "DUTS-TE", server=server)
     assert not outcome.complete and "arrived damaged (Bad CRC" in outcome.line
-    assert not list(tmp_path.rglob("*.*"))
+    assert entries(tmp_path) == []
     (tmp_path / "DUTS-TE.zip").write_bytes(bytes(content[:-40]))
     (outcome,) = run(tmp_path, "DUTS-TE", server=server)
     assert not outcome.complete and f"{tmp_path / 'DUTS-TE.zip'} is damaged" in outcome.line
@@ -349,6 +360,16 @@ def test_mistakes(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root=.*file cannot be a folder"):
         run(tmp_path / "file", "ECSSD", server=server)
     assert not server.asked
+
+
+def test_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.files = {"/DUTS-TE.zip": duts()}
+    options = [f"data.root={tmp_path}", f"download.mirror={server.url}"]
+    assert main(["data", "download", *options, "data.test=DUTS-TE"]) == 0
+    assert main(["data", "download", *options, "data.test=[DUTS-TE,ECSSD]"]) == 1
+    told = "".join(capsys.readouterr())
+    assert "already there: DUTS-TE: 3 pairs" in told and "/images.zip" in told and "404" in told
+    assert main(["data", "download", *options, "data.test=[DUTS-T]"]) == 2
 
 
 def test_two_downloads_into_one_folder(server: Server, tmp_path: Path) -> None:

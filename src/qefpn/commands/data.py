@@ -57,9 +57,17 @@ def list_known() -> int:
     return 0
 
 
+def asked_for(options: DictConfig) -> list[str] | None:
+    """data.test as names; one name may stand without brackets."""
+    names = options.data.test
+    if names is None:
+        return None
+    return [names] if isinstance(names, str) else [str(name) for name in names]
+
+
 def survey(options: DictConfig, *, check: bool) -> DataReport:
     """Find, pair and, if asked for, open everything."""
-    names = None if options.data.test is None else [str(name) for name in options.data.test]
+    names = asked_for(options)
     with progress_bar() as progress:
         return describe(
             options.data.root,
@@ -90,7 +98,7 @@ def verify(options: DictConfig) -> int:
 
 def fetch_sets(options: DictConfig) -> int:
     """Download, a line a set; 1 where a set could not be had."""
-    names = None if options.data.test is None else [str(name) for name in options.data.test]
+    names = asked_for(options)
     complete = True
     with progress_bar() as progress:
         for outcome in download(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,6 +41,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0; 1 where jobs of a multirun failed; 2 for a user's mistake.
     """
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # the other processes of a run say nothing
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        argv = [_unquoted(word) for word in argv]
     dashed, words = split_flags(argv)
     flags = [word.split("=")[0] for word in dashed if word.startswith("-")]
     if "-h" in flags or "--help" in flags:
@@ -57,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
 
         for config in check_overrides("train", words, multirun=any(flag in MULTIRUN for flag in flags)):
             check(typed(config))
-    _STATUS.update(code=0, failed=[])
-    given, sys.argv = sys.argv, ["qefpn train", *dashed, *quote_paths(words)]
+    _STATUS.update(code=0, failed=[], words=["train", *argv])
+    given, sys.argv = sys.argv, [sys.argv[0], *dashed, *quote_paths(words)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://qefpn.conf", config_name="train")(job)()
     finally:
@@ -79,12 +83,18 @@ def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, words
 
 
-_STATUS: dict[str, Any] = {"code": 0, "failed": []}
+def _unquoted(word: str) -> str:
+    """Lightning hands its processes the run directory in quotes that no shell takes off."""
+    key, _, value = word.partition("=")
+    return f"{key}={value[1:-1]}" if key == "hydra.run.dir" and value[:1] == value[-1:] == '"' else word
+
+
+_STATUS: dict[str, Any] = {"code": 0, "failed": [], "words": []}
 
 
 def job(config: DictConfig) -> None:
     """One run in Hydra's run directory. In a multirun a job's failure is its own; the others go on."""
-    from qefpn.training.build import check
+    from qefpn.training.build import check, device_count
     from qefpn.training.config import typed
 
     settings = HydraConfig.get()
@@ -93,6 +103,9 @@ def job(config: DictConfig) -> None:
         checked = typed(config)
         if multirun:  # main saw every choice, but not every combination
             check(checked)
+            if device_count(checked) > 1 and "RANK" not in os.environ:
+                raise UserError("a multirun takes one device a job: give trainer.devices=1, or run the jobs one by one")
+        sys.argv[1:] = _STATUS["words"]  # with which Lightning starts the other processes of this run
         run(checked, Path(settings.runtime.output_dir))
     except UserError as error:
         where = f"job {settings.job.num}: " if multirun else ""
@@ -118,6 +131,8 @@ def run(config: TrainConfig, directory: Path) -> None:
 
     data = prepare_data(config, directory)
     checkpoint = fit(config, data, directory)
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) > 0:
+        return  # one process evaluates
     if checkpoint is None:
         print("fast_dev_run: one batch of everything ran; nothing was kept")
         return

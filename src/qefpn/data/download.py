@@ -86,9 +86,15 @@ def download(
         for info in sets:
             job = _Job(base, info, mirror, keep, progress, timeout, wait)
             try:
-                yield job.run()
+                outcome = job.run()
             except UserError as error:
-                yield Outcome(info.name, False, f"{info.name}: {error}")
+                outcome = Outcome(info.name, False, f"{info.name}: {error}")
+            except OSError as error:
+                outcome = Outcome(info.name, False, f"{info.name}: {error.filename or base}: {why(error)}")
+            finally:
+                with contextlib.suppress(OSError):
+                    (base / ARCHIVES).rmdir()  # only if nothing is in it
+            yield outcome
 
 
 def _known(names: Iterable[str]) -> list[SetInfo]:
@@ -155,8 +161,6 @@ class _Job:
         if not self.keep:
             for archive in fetched:
                 archive.unlink()
-            with contextlib.suppress(OSError):
-                (self.root / ARCHIVES).rmdir()  # only if nothing is in it
         report = load_set(self.root, self.info.name, role=self.info.role, check=False)
         return Outcome(self.info.name, report.found == self.info.count, report.line())
 
@@ -200,6 +204,7 @@ class _Job:
             names = dict.fromkeys((_file_name(part.url), by_hand.name))
             urls = [f"{self.mirror.rstrip('/')}/{name}" for name in names]
         way_out = f"get it by hand ({self.info.homepage}) and put it at {by_hand}"
+        absent: Absent | None = None
         for url in urls:
             try:
                 fetch(
@@ -211,9 +216,11 @@ class _Job:
                     wait=self.wait,
                 )
                 break
-            except Absent:
-                if url == urls[-1]:
-                    raise
+            except Absent as error:
+                absent = absent or error
+        else:
+            assert absent is not None
+            raise absent
         fetched.append(arrived)
         return arrived
 

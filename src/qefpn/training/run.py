@@ -25,7 +25,7 @@ from qefpn.errors import UserError
 from qefpn.models import load_model
 from qefpn.models.loading import PREFIX
 from qefpn.models.weights import read_checkpoint
-from qefpn.training.build import build_module
+from qefpn.training.build import build_module, device_count
 from qefpn.training.callbacks import LastCheckpoint, progress_callback
 from qefpn.training.config import TrainConfig, typed
 from qefpn.training.module import SaliencyModule
@@ -51,6 +51,11 @@ def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path 
     if config.init is not None:
         start_from(module, Path(config.init))
     validates = bool(data.val_pairs)
+    if 0 < len(data.val_pairs) < device_count(config):
+        raise UserError(
+            f"{len(data.val_pairs)} pictures are held out for validation, fewer than trainer.devices: "
+            "raise data.val_fraction, or set it to 0"
+        )
     checkpoints = directory / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     trainer = build_trainer(config, directory, validates)
@@ -67,6 +72,10 @@ def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path 
             return None
         if validates and module.validated_at != trainer.global_step:
             _validate_last(trainer, module, data, config.monitor, checkpoints)
+    if trainer.world_size > 1:  # what follows is done by one process, on all test pictures
+        trainer.strategy.barrier()
+        torch.distributed.destroy_process_group()
+        data.trainer = None
     best = checkpoints / "best.ckpt"
     return best if best.exists() else checkpoints / "last.ckpt"
 
@@ -194,6 +203,7 @@ def quiet() -> Iterator[None]:
         for message in (
             ".*does not have many workers.*",
             ".*exists and is not empty.*",
+            ".*sync_dist=True.*",  # the metrics have added up all devices
             ".*The dirpath has changed.*",  # a resumed run chooses its own best.ckpt
             ".*lr_scheduler.step.*optimizer.step.*",
             ".*number of training batches.*smaller than the logging interval.*",
