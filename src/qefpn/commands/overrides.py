@@ -21,7 +21,7 @@ from qefpn.errors import UserError
 CONFIG_MODULE = "qefpn.conf"
 PATH_KEYS = (
     *("checkpoint", "input", "output", "maps", "runs", "run", "init", "resume", "data.root"),
-    *("backbone.weights", "hydra.run.dir", "hydra.sweep.dir"),
+    *("backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "download.mirror"),
 )
 WHOLE = ("image_size", "batch_size", "num_workers")
 """Whole numbers whose default may be null."""

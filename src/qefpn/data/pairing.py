@@ -39,6 +39,7 @@ _MASK_NAMES = (
     "segmentations",
     "segmentationclass",
     "pixelwisegt-new-pascal",
+    "pixelwisegt-new-png",
     "annotation",
     "annotations",
     "label",
