@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,8 +191,8 @@ def test_samples(data: SaliencyDataModule, loaders: Mapping[str, FirstBatches]) 
         {
             "dataset": dataset,
             "name": pair.name,
-            "image": str(pair.image),
-            "mask": str(pair.mask),
+            "image": os.path.abspath(str(pair.image)),
+            "mask": os.path.abspath(str(pair.mask)),
             "map": f"maps/{dataset}/{pair.name}.png",
         }
         for dataset, loader in loaders.items()
