@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -23,7 +24,11 @@ def load_model(path: str | Path) -> QEFPN:
     Raises:
         UserError: no such file, no such checkpoint, or one that does not fit this version's network.
     """
-    content = read_checkpoint(path)
+    return network_of(read_checkpoint(path), path)
+
+
+def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
+    """As :func:`load_model`, from what a checkpoint holds; ``path`` is for the error messages."""
     settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
     options = settings.get("network") if isinstance(settings, Mapping) else None
     state = content.get("state_dict") if isinstance(content, Mapping) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qefpn.models import QEFPN, load_model
+from qefpn.models import QEFPN
+from qefpn.models.loading import network_of
 from qefpn.models.weights import read_checkpoint
 
 
@@ -23,5 +24,6 @@ def load_trained(path: Path) -> TrainedNetwork:
     Raises:
         UserError: as :func:`qefpn.models.load_model`.
     """
-    network = load_model(path)
-    return TrainedNetwork(network, int(read_checkpoint(path)["hyper_parameters"].get("image_size", 352)))
+    content = read_checkpoint(path)
+    network = network_of(content, path)
+    return TrainedNetwork(network, int(content["hyper_parameters"].get("image_size", 352)))

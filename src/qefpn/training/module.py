@@ -188,22 +188,17 @@ def parameter_groups(
     the weight decay.
     """
     stem = set() if train_stem else {id(p) for p in network.backbone.stem_parameters()}
-    scales = {id(p): backbone_lr_scale for p in network.backbone.parameters()}
-    scales |= {id(p): pyramid_lr_scale for p in network.pyramid.parameters()}
-    # The head's group comes first, whatever the scales of the other parts.
-    parts: dict[tuple[str, bool], list[nn.Parameter]] = {("head", True): [], ("head", False): []}
-    backbone = {id(p) for p in network.backbone.parameters()}
+    scales = {"head": 1.0, "pyramid": pyramid_lr_scale, "backbone": backbone_lr_scale}
+    part_of = {id(p): part for part in ("pyramid", "backbone") for p in getattr(network, part).parameters()}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {
+        (part, decay): [] for part in scales for decay in (True, False)
+    }
     for parameter in network.parameters():
-        if id(parameter) in stem:
-            continue
-        part = "backbone" if id(parameter) in backbone else "pyramid" if id(parameter) in scales else "head"
-        parts.setdefault((part, decay_norms or parameter.ndim > 1), []).append(parameter)
+        if id(parameter) not in stem:
+            part = part_of.get(id(parameter), "head")
+            groups[part, decay_norms or parameter.ndim > 1].append(parameter)
     return [
-        {
-            "params": parameters,
-            "lr": lr * scales.get(id(parameters[0]), 1.0),
-            "weight_decay": weight_decay if decay else 0.0,
-        }
-        for (_, decay), parameters in parts.items()
+        {"params": parameters, "lr": lr * scales[part], "weight_decay": weight_decay if decay else 0.0}
+        for (part, decay), parameters in groups.items()
         if parameters
     ]
