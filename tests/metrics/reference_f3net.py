@@ -26,8 +26,8 @@ def rescale(picture: np.ndarray) -> np.ndarray:
     return values
 
 
-def scores(saliency: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
-    """All scores of one picture; map and mask uint8 of one size."""
+def scores(saliency: np.ndarray, mask: np.ndarray, step: int = 1) -> dict[str, Any]:
+    """All scores of one picture; map and mask uint8 of one size. The curves have every ``step``-th threshold."""
     low, high = int(mask.min()), int(mask.max())
     if low == high:
         g = mask / 255 >= 0.5
@@ -35,9 +35,9 @@ def scores(saliency: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
         g = 2 * (mask.astype(np.int64) - low) >= high - low
     if saliency.max() == 0 or not g.any():
         zero: dict[str, Any] = dict.fromkeys(SCORES + OF_CURVES, 0.0)
-        return zero | {name: np.zeros(256) for name in CURVES}
+        return zero | {name: np.zeros(256)[::step] for name in CURVES}
     s = rescale(saliency)
-    precision, recall, f_curve, e_curve = curves(s, g)
+    precision, recall, f_curve, e_curve = curves(s, g, step)
     return {
         "mae": np.abs(s - g).mean(),
         "mean_f": adaptive_f(s, g),
@@ -63,11 +63,11 @@ def f_of(precision: float, recall: float) -> float:
     return 1.3 * precision * recall / (0.3 * precision + recall)
 
 
-def curves(s: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, ...]:
+def curves(s: np.ndarray, g: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
     """Precision, recall, F and E, one threshold after the other from 255 down."""
     level = np.floor(s * 255)
     rows = []
-    for threshold in range(255, -1, -1):
+    for threshold in range(255, -1, -step):
         chosen = level >= threshold
         hits = np.sum(chosen & g)
         precision = hits / chosen.sum() if chosen.any() else 0.0

@@ -71,11 +71,40 @@ def test_a_thousand_pictures(protocol: str) -> None:
     compare(protocol, pairs(1000, seed=21))
 
 
+STEP = 17  # of the thresholds: the slow reference goes over the pixels for each
+
+
+def compare_large(protocol: str, sample: Iterable[Pair]) -> None:
+    """As :func:`compare`, with every 17th point of the curves."""
+    for name, saliency, mask in sample:
+        ours = saliency_scores(saliency, mask, protocol, curves=True)
+        if protocol == "pysod":
+            theirs = pysod_scores(saliency, mask)
+        else:
+            theirs = reference_f3net.scores(saliency, mask, STEP)
+            theirs = {key: value for key, value in theirs.items() if key not in reference_f3net.OF_CURVES}
+            ours |= {curve: np.array(ours[curve])[::STEP] for curve in reference_f3net.CURVES}
+        assert not differences(ours, theirs), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ORACLES)
 @pytest.mark.parametrize("size", [(352, 352), (400, 300), (1024, 1024), (683, 1023)])
 def test_large_pictures(protocol: str, size: tuple[int, int]) -> None:
-    compare(protocol, pairs(12 if max(size) < 500 else 3, seed=22, size=size))
+    compare_large(protocol, pairs(16 if max(size) < 500 else 4, seed=22, size=size))
+
+
+@pytest.mark.parametrize("protocol", ORACLES)
+@pytest.mark.parametrize("size", [(290, 280), (20, 1300), (1201, 15)])
+def test_errors_far_from_the_foreground(protocol: str, size: tuple[int, int]) -> None:
+    """More than 256 and 1000 px away, on maps that are wrong everywhere and on such that are wrong far away only."""
+    rng = np.random.default_rng(26)
+    mask = np.zeros(size, np.uint8)
+    mask[:2, :3] = 255
+    everywhere = rng.integers(0, 256, size).astype(np.uint8)
+    far = mask // 2
+    far[-9:, -9:] = everywhere[-9:, -9:]
+    compare_large(protocol, [("everywhere", everywhere, mask), ("far", far, mask)])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (8, 8)])

@@ -1,10 +1,12 @@
 """Saliency metrics: exact, in one pass, under the field's two protocols.
 
-``SaliencyMetrics`` measures a set, ``saliency_scores`` each picture, and one class each does a single metric.
+``SaliencyMetrics`` measures a set, ``saliency_scores`` each picture, and one class each does a single metric;
+``paired_bootstrap`` says how sure the difference of two methods is.
 """
 
 from __future__ import annotations
 
+from qefpn.metrics.bootstrap import Interval, MeanInterval, bootstrap_interval, paired_bootstrap
 from qefpn.metrics.classes import (
     MAE,
     BinaryRatio,
@@ -28,14 +30,18 @@ __all__ = [
     "BinaryRatio",
     "EMeasure",
     "FMeasure",
+    "Interval",
+    "MeanInterval",
     "PrecisionRecallCurve",
     "Protocol",
     "SMeasure",
     "SaliencyMetrics",
     "WeightedFMeasure",
+    "bootstrap_interval",
     "combine",
     "get_protocol",
     "measure",
+    "paired_bootstrap",
     "resize_map",
     "saliency_scores",
     "to_uint8",

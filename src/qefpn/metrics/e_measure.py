@@ -27,14 +27,12 @@ def enhanced_alignment(hits: Int, false: Int, positives: Int, pixels: Int) -> Fl
     """
     selected = hits + false
     missed = positives - hits
-    rest = pixels - selected - missed
-    map_mean, mask_mean = selected / pixels, positives / pixels
-    total = np.zeros(np.shape(hits))
-    terms = ((hits, 1, 1), (false, 1, 0), (missed, 0, 1), (rest, 0, 0))
-    for count, in_map, in_mask in terms:
-        a, b = in_map - map_mean, in_mask - mask_mean
-        alignment = 2 * (a * b) / (a**2 + b**2 + EPS)
-        total += (alignment + 1) ** 2 / 4 * count
+    counts = np.stack([hits, false, missed, pixels - selected - missed])
+    terms = (4, *(1 for _ in np.shape(hits)))
+    in_map, in_mask = np.array([1, 1, 0, 0]).reshape(terms), np.array([1, 0, 1, 0]).reshape(terms)
+    a, b = in_map - selected / pixels, in_mask - positives / pixels
+    alignment = 2 * (a * b) / (a**2 + b**2 + EPS)
+    total = ((alignment + 1) ** 2 / 4 * counts).sum(axis=0)
     total = np.where(positives == 0, pixels - selected, np.where(positives == pixels, selected, total))
     return total / (pixels - 1 + EPS)
 

@@ -65,15 +65,18 @@ def to_uint8(values: Any, what: str = "map") -> UInt8:
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     if array.size:
-        low, high = array.min(), array.max()
-        if np.isnan(low) or np.isnan(high):
-            raise ValueError(f"the {what} holds NaN; its values must be in [0, 1]")
-        if low < 0 or high > 1:
-            raise ValueError(
-                f"the {what} holds floats from {low:.6g} to {high:.6g}, outside [0, 1];"
-                " apply a sigmoid, or hand in uint8"
-            )
+        check_range(float(array.min()), float(array.max()), what)
     return np.rint(array * 255).astype(np.uint8)
+
+
+def check_range(low: float, high: float, what: str) -> None:
+    """Raise a ``ValueError`` unless floats from ``low`` to ``high`` lie in [0, 1]."""
+    if np.isnan(low) or np.isnan(high):
+        raise ValueError(f"the {what} holds NaN; its values must be in [0, 1]")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"the {what} holds floats from {low:.6g} to {high:.6g}, outside [0, 1]; apply a sigmoid, or hand in uint8"
+        )
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -155,12 +158,18 @@ def to_pairs(pred: Any, target: Any, protocol: Protocol) -> list[Picture]:
     for saliency, mask in zip(maps, masks, strict=True):
         saliency = resize_map(saliency, mask.shape)
         binary = binarize(mask, protocol)
-        if not protocol.relative_mask and mask.max() == 1:
-            text = f"a mask of 0 and 1 is empty under {protocol.name!r}, which asks for 0 and 255 (or bool)"
-            warnings.warn(text, stacklevel=2)
+        if mask.max() == 1:
+            warn_of_ones(protocol)
         blank = protocol.skip_blank and (saliency.max() == 0 or binary.max() == 0)
         pictures.append(Picture(saliency, binary, blank))
     return pictures
+
+
+def warn_of_ones(protocol: Protocol) -> None:
+    """Warn that a mask of 0 and 1 has no foreground, where that is so."""
+    if not protocol.relative_mask:
+        text = f"a mask of 0 and 1 is empty under {protocol.name!r}, which asks for 0 and 255 (or bool)"
+        warnings.warn(text, stacklevel=3)
 
 
 def check_names(names: Sequence[str] | None, count: int) -> list[str] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from qefpn.metrics.histogram import Bool, Float, JointHistogram
@@ -27,7 +29,8 @@ def s_measure(histogram: JointHistogram, clamp: bool) -> Float:
         field's code.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        score = ALPHA * _object_part(histogram) + (1 - ALPHA) * _region_part(histogram)
+        moments = _moments(histogram)
+        score = ALPHA * _object_part(histogram, moments) + (1 - ALPHA) * _region_part(histogram, moments)
     if clamp:
         score = np.maximum(score, 0)
     positives = histogram.positives
@@ -35,48 +38,69 @@ def s_measure(histogram: JointHistogram, clamp: bool) -> Float:
     return np.where(positives == histogram.pixels, histogram.mean, score)
 
 
-def _object_part(histogram: JointHistogram) -> Float:
-    counts, inside = histogram.by_mask, histogram.levels
+@dataclass(frozen=True)
+class _Moments:
+    """Sums over the six parts of each picture: its four quadrants, the background and the foreground.
+
+    Args:
+        number: (B, 6) pixels.
+        mean: (B, 6) mean level.
+        squares: (B, 6) sum of the squared distances to that mean.
+        apart: (B, 2, 4) sum, by mask and quadrant, of the distances to the quadrant's mean.
+    """
+
+    number: Float
+    mean: Float
+    squares: Float
+    apart: Float
+
+
+def _moments(histogram: JointHistogram) -> _Moments:
+    counts, levels = histogram.counts.astype(np.float64), histogram.levels[:, None]
+    parts = np.concatenate([counts.sum(axis=1), counts.sum(axis=2)], axis=1)
+    number = parts.sum(axis=2)
+    mean = (parts * levels).sum(axis=2) / number
+    distance = levels - mean[..., None]
+    apart = (counts * distance[:, None, :4]).sum(axis=3)
+    parts *= distance
+    parts *= distance
+    return _Moments(number, mean, parts.sum(axis=2), apart)
+
+
+def _object_part(histogram: JointHistogram, moments: _Moments) -> Float:
+    number, mean = moments.number[:, 4:], moments.mean[:, 4:] - [1, 0]
+    np.abs(mean, out=mean)  # the background's is 1 - mean
+    deviation = np.sqrt(moments.squares[:, 4:] / np.maximum(number - 1, 1))
+    score = 2 * mean / (mean**2 + 1 + deviation + EPS)
     share = histogram.positives / histogram.pixels
-    foreground = _object(counts[:, 1], inside)
-    background = _object(counts[:, 0], 1 - inside)
-    return foreground * share + background * (1 - share)
+    return score[:, 1] * share + score[:, 0] * (1 - share)
 
 
-def _object(counts: np.ndarray, values: Float) -> Float:
-    number = counts.sum(axis=1)
-    mean = (counts * values).sum(axis=1) / number
-    squares = (counts * (values - mean[:, None]) ** 2).sum(axis=1)
-    deviation = np.sqrt(squares / np.maximum(number - 1, 1))
-    return 2 * mean / (mean**2 + 1 + deviation + EPS)
-
-
-def _region_part(histogram: JointHistogram) -> Float:
+def _region_part(histogram: JointHistogram, moments: _Moments) -> Float:
     rows, columns = histogram.sizes.T
     upper, left = histogram.split.T
     area = rows * columns
     w0, w1, w2 = upper * left / area, upper * (columns - left) / area, (rows - upper) * left / area
     weights = (w0, w1, w2, 1 - w0 - w1 - w2)
-    score = _ssim(histogram)
+    score = _ssim(histogram, moments)
     return sum((score[:, q] * weights[q] for q in range(1, 4)), score[:, 0] * weights[0])
 
 
-def _ssim(histogram: JointHistogram) -> Float:
+def _ssim(histogram: JointHistogram, moments: _Moments) -> Float:
     """(B, 4) SSIM of the quadrants: ``4 x y s_xy / ((x^2 + y^2)(s_x + s_y) + eps)``."""
-    background, foreground = histogram.counts[:, 0], histogram.counts[:, 1]
-    both = background + foreground
-    ones, pixels = foreground.sum(axis=2), both.sum(axis=2)
-    levels = histogram.levels[:, None]
-    x, y = (both * levels).sum(axis=2) / pixels, ones / pixels
-    apart = levels - x[..., None]
+    ones, pixels = histogram.counts[:, 1].sum(axis=2), moments.number[:, :4]
+    x, y = moments.mean[:, :4], ones / pixels
     divisor = pixels - 1 + EPS
-    s_x = (both * apart**2).sum(axis=2) / divisor
+    s_x = moments.squares[:, :4] / divisor
     s_y = (ones * (1 - y) ** 2 + (pixels - ones) * y**2) / divisor
-    s_xy = ((foreground * apart).sum(axis=2) * (1 - y) - (background * apart).sum(axis=2) * y) / divisor
+    s_xy = (moments.apart[:, 1] * (1 - y) - moments.apart[:, 0] * y) / divisor
     alpha = 4 * x * y * s_xy
     beta = (x**2 + y**2) * (s_x + s_y)
     score = np.where(alpha != 0, alpha / (beta + EPS), np.where(beta == 0, 1.0, 0.0))
-    uniform = ((both > 0).sum(axis=2) == 1) & ((ones == 0) | (ones == pixels))
+    one_mask = (ones == 0) | (ones == pixels)
+    if not one_mask.any():
+        return score
+    uniform = one_mask & ((histogram.counts.sum(axis=1) > 0).sum(axis=2) == 1)
     return np.where(uniform, _uniform_score(histogram, uniform), score)
 
 
