@@ -13,7 +13,9 @@ COMMANDS = {
     "train": "train a network, then score the test sets",
     "evaluate": "saliency maps, scores and a table from a checkpoint",
     "predict": "masks, cut-outs or overlays of pictures of one's own",
+    "benchmark": "tables, curves and a page from folders of saliency maps",
     "data": "list, verify, download or synthesize data sets",
+    "analyze": "states at depth and at convergence: the paper's Fig. 2 and Fig. 7",
     "report": "the HTML page of a run",
 }
 

@@ -1,0 +1,233 @@
+"""`qefpn benchmark`: tables, curves, pictures and a page from folders of anybody's saliency maps."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from qefpn.commands.overrides import command_config, command_help
+from qefpn.commands.prepare import Reporter
+from qefpn.commands.runtime import console, progress_bar
+from qefpn.data.files import cache_dir
+from qefpn.data.layouts import Pair
+from qefpn.data.maps import MapFolder, find_maps
+from qefpn.data.survey import describe
+from qefpn.errors import UserError
+from qefpn.metrics import PROTOCOLS
+from qefpn.reporting.attributes import attribute_table
+from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
+from qefpn.reporting.benchmark_tables import (
+    compare,
+    csv_benchmark,
+    json_benchmark,
+    latex_benchmark,
+    markdown_benchmark,
+    terminal_benchmark,
+)
+from qefpn.reporting.entries import Entry
+from qefpn.reporting.intervals import interval_table, sentences
+from qefpn.reporting.leaderboard import write_leaderboard
+from qefpn.reporting.map_scores import score_folders
+from qefpn.reporting.published import load_published
+from qefpn.reporting.score_cache import ScoreCache
+from qefpn.training.evaluation import write_json
+
+SUMMARY = """
+qefpn benchmark - score folders of saliency maps, of any methods, as the field does
+
+qefpn benchmark maps=MAPS data.root=DIR
+qefpn benchmark maps=MAPS data.root=DIR data.test=[ECSSD,DUTS-TE] published=true protocol=f3net
+"""
+
+_LISTED = 3
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when every method has every map, 1 when maps are missing or failed (they are listed), 2 for a mistake."""
+    if any(word in ("-h", "--help") for word in argv):
+        print(command_help("benchmark", SUMMARY))
+        return 0
+    options = command_config("benchmark", argv)
+    _check(options)
+    pairs = find_pictures(options)
+    folders, unknown = find_maps(str(options.maps), pairs)
+    folders = chosen_methods(folders, options.methods)
+    pairs = {name: pairs[name] for name in dict.fromkeys(folder.dataset for folder in _in_order(folders, pairs))}
+    for name in unknown:
+        print(f"there are maps of {name}, which is not among the data sets: they are left aside")
+    folder = Path(str(options.output or time.strftime("outputs/benchmark/%Y-%m-%d_%H-%M-%S"))).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder} cannot be made ({error.strerror})") from None
+    entries = score(options, folders, pairs)
+    findings = tell(entries)
+    if not any(entry.pictures for entry in entries):
+        raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
+    write(options, entries, pairs, folder)
+    if findings:
+        (folder / "findings.txt").write_text("\n".join(findings) + "\n", encoding="utf-8")
+        print(f"all {len(findings)} findings: {folder / 'findings.txt'}")
+    return 0 if all(entry.complete for entry in entries) else 1
+
+
+def _check(options: DictConfig) -> None:
+    for key in ("maps", "data.root"):
+        if OmegaConf.is_missing(options.data if "." in key else options, key.split(".")[-1]):
+            raise UserError(f"{key} is not set: give {key}=DIR")
+    if options.protocol not in PROTOCOLS:
+        raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {options.protocol!r}")
+    if options.workers is not None and (not isinstance(options.workers, int) or options.workers < 1):
+        raise UserError(f"workers must be a whole number from 1 on, not {options.workers!r}")
+    if options.resamples < 0:
+        raise UserError(f"resamples must be 0 or more, not {options.resamples}")
+
+
+def _names(value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    return [value] if isinstance(value, str) else [str(one) for one in value]
+
+
+def find_pictures(options: DictConfig) -> dict[str, Sequence[Pair]]:
+    """Pictures and masks by data set."""
+    report = describe(
+        options.data.root,
+        _names(options.data.test),
+        roles={name: "test" for name in _names(options.data.test) or []},
+        lists={str(name): str(file) for name, file in options.data.lists.items()},
+        check=False,
+    )
+    empty = [one.name for one in report.sets if not len(one.usable)]
+    if len(empty) == len(report.sets):
+        raise UserError(f"data.root={options.data.root}: no picture there has a mask ({report.sets[0].line()})")
+    for name in empty:
+        print(f"{name}: no picture has a mask; the set is left out")
+    return {one.name: one.usable.items for one in report.sets if len(one.usable)}
+
+
+def chosen_methods(folders: list[MapFolder], methods: Any) -> list[MapFolder]:
+    """The folders of the methods asked for, in that order; all of them where none are."""
+    wanted = _names(methods)
+    if wanted is None:
+        return folders
+    there = list(dict.fromkeys(folder.method for folder in folders))
+    for name in wanted:
+        if name not in there:
+            raise UserError(f"methods: there are no maps of {name!r}; there are maps of {', '.join(there)}")
+    return [folder for name in wanted for folder in folders if folder.method == name]
+
+
+def _in_order(folders: Sequence[MapFolder], pairs: Mapping[str, Sequence[Pair]]) -> list[MapFolder]:
+    order = list(pairs)
+    return sorted(folders, key=lambda folder: order.index(folder.dataset))
+
+
+def score(options: DictConfig, folders: Sequence[MapFolder], pairs: dict[str, Sequence[Pair]]) -> list[Entry]:
+    """One entry a method and data set; a method without maps of a set has an entry that says so."""
+    home = cache_dir() if options.cache else None
+    cache = ScoreCache(None if home is None else home / "scores.sqlite")
+    try:
+        with progress_bar() as progress:
+            found = score_folders(
+                folders, pairs, protocol=options.protocol, cache=cache, workers=options.workers,
+                progress=Reporter(progress),
+            )  # fmt: skip
+    finally:
+        cache.close()
+    by_key = {(entry.dataset, entry.method): entry for entry in found}
+    methods = list(dict.fromkeys(folder.method for folder in folders))
+    return [
+        by_key.get((dataset, method)) or _absent(method, dataset, of)
+        for dataset, of in pairs.items()
+        for method in methods
+    ]
+
+
+def _absent(method: str, dataset: str, pairs: Sequence[Pair]) -> Entry:
+    names = [pair.name for pair in pairs]
+    return Entry(method, dataset, {}, [], [], [], [], len(pairs), names, [], [], {}, {})
+
+
+def tell(entries: Sequence[Entry]) -> list[str]:
+    """Print what is missing, extra, resized, odd or broken, a line a kind; return every finding."""
+    findings = []
+    for entry in entries:
+        where = f"{entry.method} on {entry.dataset}"
+        if not entry.maps:
+            line = f"{where}: no maps"
+            findings.append(line)
+            print(line)
+            continue
+        kinds = [("without a map", entry.missing), ("maps that belong to no picture", entry.extra)]
+        kinds += [("maps resized to their mask (bicubic)", entry.resized)]
+        kinds += [(f"maps {remark}", names) for remark, names in entry.notes.items()]
+        for what, names in kinds:
+            if names:
+                print(f"{where}: {len(names)} {what}: {', '.join(names[:_LISTED])}{_more(names)}")
+                findings += [f"{where}: {what}: {name}" for name in names]
+        for number, (name, reason) in enumerate(entry.failed.items()):
+            line = f"{where}: {name} was not scored: {reason}"
+            findings.append(line)
+            if number < _LISTED:
+                print(line, file=sys.stderr)
+        if len(entry.failed) > _LISTED:
+            print(f"{where}: and {len(entry.failed) - _LISTED} more were not scored", file=sys.stderr)
+    return findings
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+
+
+def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path) -> None:
+    """All outputs; the table goes to the terminal too."""
+    comparison = compare(entries, load_published() if options.published else None)
+    _write_text(folder / "table.md", markdown_benchmark(comparison))
+    _write_text(folder / "table.tex", latex_benchmark(comparison))
+    _write_text(folder / "table.csv", csv_benchmark(entries))
+    write_json(folder / "results.json", json_benchmark(entries, options.protocol))
+    rows = [{"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures]
+    _write_rows(folder / "scores.csv", rows)
+    written = ["table.md", "table.tex", "table.csv", "results.json", "scores.csv"]
+    scored = [entry for entry in entries if entry.pictures]
+    if options.attributes:
+        _write_rows(folder / "attributes.csv", attribute_table(scored, pairs))
+        written.append("attributes.csv")
+    intervals = interval_table(entries, int(options.resamples))
+    if intervals:
+        _write_rows(folder / "intervals.csv", intervals)
+        written.append("intervals.csv")
+    if options.figures:
+        written += [path.name for path in draw_curves(scored, folder)]
+        written.append(draw_grid(scored, pairs, folder, _names(options.pictures)).name)
+    if options.page:
+        write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published))
+        written.append("leaderboard.html")
+    console().print(terminal_benchmark(comparison))
+    for sentence in sentences(intervals):
+        print(sentence)
+    print(f"{folder.resolve()}: {', '.join(written)}")
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({k: repr(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    os.replace(part, path)

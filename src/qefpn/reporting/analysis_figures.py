@@ -1,0 +1,280 @@
+"""The paper's Fig. 2 (states along the layers) and Fig. 7 (relative change at convergence), from plain numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qefpn.reporting.comparison import COLOURS, DASHES
+
+Array = npt.NDArray[np.float64]
+
+#: points of a curve: a figure shows no more
+MOST_POINTS = 1500
+#: what an exact zero is drawn as, on an axis of logarithms
+FLOOR = 1e-12
+
+_INK, _SOFT, _GRID = "#1b1f24", "#5c6670", "#dfe3e8"
+_FONT: Any = {"font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "qefpn"}
+
+
+def draw_depth(
+    curves: Mapping[str, Array],
+    examples: Sequence[Mapping[str, Array]],
+    directory: Path,
+    *,
+    threshold: float,
+    shares: Mapping[str, float],
+    pictures: int,
+) -> list[Path]:
+    """Draw states and their first and second differences along the layers.
+
+    Args:
+        curves: (L,) each, a value a layer: ``state_mean`` (the geometric mean over pictures), ``state_min`` and
+            ``state_max``, and the same of ``moved`` (the distance from the first state), ``first`` and ``second``.
+            The state is a share of the last one, all else of its own layer's state. NaN is left out.
+        examples: ``state``, ``moved``, ``first`` and ``second`` of single pictures, (L,) each, drawn faintly.
+        directory: where ``depth.png`` and ``depth.svg`` go.
+        threshold: below which a difference counts as small, drawn as a line.
+        shares: of the layers that are below it, in [0, 1], by ``first`` and ``second``.
+        pictures: behind the curves.
+
+    Returns:
+        the files written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.ticker import FuncFormatter
+
+    panels = (
+        ("state", "State", r"$\Vert z_i\Vert\,/\,\Vert z_L\Vert$"),
+        ("first", "First difference", r"$\Vert z_i-z_{i-1}\Vert\,/\,\Vert z_i\Vert$"),
+        ("second", "Second difference", r"$\Vert z_i-2z_{i-1}+z_{i-2}\Vert\,/\,\Vert z_i\Vert$"),
+    )
+    layers = np.arange(1, len(curves["state_mean"]) + 1)
+    at = sampled(len(layers))
+    with rc_context(_FONT):
+        figure = _figure(9.6, 3.1)
+        axes = figure.subplots(1, 3)
+        for panel, (key, title, label), colour in zip(axes, panels, COLOURS, strict=False):
+            line = _depth_curve(panel, layers[at], at, curves, examples, key, colour)
+            if key == "state":
+                moved = _depth_curve(panel, layers[at], at, curves, examples, "moved", COLOURS[3])
+                labels = [label, r"$\Vert z_i-z_1\Vert\,/\,\Vert z_i\Vert$"]
+                panel.legend(handles=[line, moved], labels=labels, labelcolor=_INK, frameon=False)
+                panel.set_ylim(bottom=0)
+                subtitle = f"{pictures} picture{'s' * (pictures != 1)}: mean and range"
+            else:
+                panel.set_yscale("log")
+                panel.axhline(threshold, color=_INK, linewidth=0.8, linestyle=":")
+                subtitle = f"{shares[key]:.1%} of layers below {threshold:g}"
+                panel.set_ylabel(label, color=_INK)
+            panel.set_xscale("log")
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+            panel.set_xlim(1, max(2, len(layers)))
+            panel.set_title(f"{title}\n{subtitle}", fontsize=8.5, color=_INK)
+            panel.set_xlabel("Layer $i$", color=_INK)
+            _finish(panel)
+        low, high = zip(*(panel.get_ylim() for panel in axes[1:]), strict=True)
+        for panel in axes[1:]:
+            panel.set_ylim(min(low), max(high))
+        return [_save(figure, directory / f"depth.{kind}") for kind in ("png", "svg")]
+
+
+def _depth_curve(
+    axes: Any,
+    layers: npt.NDArray[np.int64],
+    at: npt.NDArray[np.int64],
+    curves: Mapping[str, Array],
+    examples: Sequence[Mapping[str, Array]],
+    key: str,
+    colour: str,
+) -> Any:
+    """Single pictures faintly, then range and mean over all; the line of the mean."""
+    floor = FLOOR if key in ("first", "second") else 0.0
+    for one in examples:
+        axes.plot(layers, np.maximum(one[key][at], floor), color=colour, linewidth=0.5, alpha=0.25)
+    low, high = (np.maximum(curves[f"{key}_{end}"][at], floor) for end in ("min", "max"))
+    axes.fill_between(layers, low, high, color=colour, alpha=0.12, linewidth=0)
+    return axes.plot(layers, np.maximum(curves[f"{key}_mean"][at], floor), color=colour, linewidth=1.4)[0]
+
+
+def sampled(count: int, most: int = MOST_POINTS) -> npt.NDArray[np.int64]:
+    """Positions of a curve of ``count`` points to draw: all, or the first hundred and others evenly spaced in the
+    logarithm, as the axis shows them."""
+    if count <= most:
+        return np.arange(count)
+    spread = np.geomspace(1, count, most) - 1
+    return np.unique(np.concatenate([np.arange(100), spread.round().astype(np.int64)])).clip(max=count - 1)
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """What a residual reached with a solver.
+
+    Attributes:
+        solver: its name; a row of panels each.
+        residual: its label; a curve each.
+        change: (n,), relative change of each picture, possibly infinite.
+        evaluations: (n,), of f.
+    """
+
+    solver: str
+    residual: str
+    change: Array
+    evaluations: Array
+
+
+def draw_convergence(results: Sequence[Convergence], directory: Path) -> list[Path]:
+    """Draw relative changes: sorted curves, distributions and evaluations, a row of panels a solver.
+
+    Args:
+        results: all residuals with all solvers; infinite changes are left out, and counted.
+        directory: where ``convergence.png`` and ``convergence.svg`` go.
+
+    Returns:
+        the files written.
+    """
+    from matplotlib import rc_context
+
+    solvers = list(dict.fromkeys(one.solver for one in results))
+    residuals = list(dict.fromkeys(one.residual for one in results))
+    finite = [one.change[np.isfinite(one.change)] for one in results]
+    positive = np.concatenate([np.maximum(values, FLOOR) for values in finite] or [np.array([])])
+    with rc_context(_FONT):
+        figure = _figure(9.6, 0.7 + len(solvers) * (1.25 + 0.2 * len(residuals)))
+        axes = figure.subplots(len(solvers), 3, squeeze=False, width_ratios=(1.2, 1, 0.8))
+        for row, solver in zip(axes, solvers, strict=True):
+            own = {one.residual: one for one in results if one.solver == solver}
+            _sorted_panel(row[0], own, residuals)
+            _distribution_panel(row[1], own, residuals)
+            _evaluations_panel(row[2], own, residuals)
+            row[0].set_ylabel(
+                solver.replace("_", " ") + "\n" + r"$\Vert f(z^*)-z^*\Vert\;/\;\Vert z^*\Vert$", color=_INK
+            )
+            if positive.size:
+                low, high = float(positive.min()), float(positive.max())
+                row[0].set_ylim(low / 1.4, high * 1.4)
+                row[1].set_xlim(low / 1.4, high * 1.4)
+            for panel in row:
+                _finish(panel)
+        for panel, title in zip(axes[0], ("Sorted", "Distribution", "Evaluations"), strict=True):
+            panel.set_title(title, fontsize=9, color=_INK)
+        labels = ("Share of the pictures in percent", "Relative change", "Evaluations of $f$ a picture")
+        for panel, label in zip(axes[-1], labels, strict=True):
+            panel.set_xlabel(label, color=_INK)
+        _legend(figure, residuals)
+        return [_save(figure, directory / f"convergence.{kind}") for kind in ("png", "svg")]
+
+
+def _sorted_panel(axes: Any, own: Mapping[str, Convergence], residuals: Sequence[str]) -> None:
+    """Curves that lie on each other stay visible: the first is the widest, and each one after it thinner."""
+    for index, residual in enumerate(residuals):
+        values = np.sort(own[residual].change)
+        share = 100 * (np.arange(len(values)) + 0.5) / max(len(values), 1)
+        there = np.isfinite(values)
+        axes.plot(
+            share[there],
+            np.maximum(values[there], FLOOR),
+            color=_colour(index),
+            linewidth=max(1.0, 3.2 - 0.7 * index),
+            marker="o" if there.sum() == 1 else None,
+            linestyle=_dashes(index),
+        )
+    axes.set_yscale("log")
+    axes.set_xlim(0, 100)
+
+
+def _distribution_panel(axes: Any, own: Mapping[str, Convergence], residuals: Sequence[str]) -> None:
+    there = [np.isfinite(own[name].change) for name in residuals]
+    axes.set_xscale("log")
+    _boxes(axes, [np.maximum(own[name].change[one], FLOOR) for name, one in zip(residuals, there, strict=True)])
+    for index, one in enumerate(there):
+        if not one.all():
+            axes.annotate(
+                f"{np.sum(~one)} of {len(one)} infinite: not drawn", (0, index), xycoords=("axes fraction", "data"),
+                xytext=(4, 0), textcoords="offset points", va="center", fontsize=7, color=_colour(index),
+            )  # fmt: skip
+
+
+def _evaluations_panel(axes: Any, own: Mapping[str, Convergence], residuals: Sequence[str]) -> None:
+    _boxes(axes, [own[name].evaluations for name in residuals])
+    axes.set_xlim(0, 1.05 * max(float(own[name].evaluations.max()) for name in residuals))
+    for index, name in enumerate(residuals):
+        mean = float(own[name].evaluations.mean())
+        axes.annotate(
+            f"{mean:.1f}", (1, index), xycoords=("axes fraction", "data"), xytext=(3, 0),
+            textcoords="offset points", va="center", fontsize=7, color=_colour(index),
+        )  # fmt: skip
+
+
+def _boxes(axes: Any, values: Sequence[Array]) -> None:
+    """A box a residual, first on top: quartiles and median, whiskers from the 5th to the 95th percentile."""
+    drawn = axes.boxplot(
+        list(values), orientation="horizontal", positions=range(len(values)), widths=0.6, whis=(5, 95),
+        patch_artist=True, flierprops={"marker": ".", "markersize": 2, "markeredgewidth": 0, "alpha": 0.5},
+    )  # fmt: skip
+    for index in range(len(values)):
+        colour = _colour(index)
+        drawn["boxes"][index].set(facecolor=colour, alpha=0.3, linewidth=0)
+        drawn["medians"][index].set(color=colour, linewidth=1.8)
+        drawn["fliers"][index].set(markerfacecolor=colour)
+        for part in (*drawn["whiskers"][2 * index : 2 * index + 2], *drawn["caps"][2 * index : 2 * index + 2]):
+            part.set(color=colour, linewidth=1)
+    axes.set_yticks([])
+    axes.set_ylim(len(values) - 0.4, -0.6)
+
+
+def _legend(figure: Any, residuals: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=_colour(index), linestyle=_dashes(index), linewidth=1.6, label=residual)
+        for index, residual in enumerate(residuals)
+    ]
+    legend = figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(5, len(handles)), labelcolor=_INK, handlelength=3
+    )
+    legend.set_frame_on(False)
+
+
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]
+
+
+def _dashes(index: int) -> Any:
+    dashes = DASHES[index % len(DASHES)]
+    return (0, dashes) if dashes else "-"
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")  # no pyplot: no global state, no display
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _finish(axes: Any) -> None:
+    axes.grid(True, color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=_SOFT, length=0, pad=4)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("bottom", "left"))
+        spine.set_color(_SOFT)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    kind = path.suffix[1:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}  # dates would make equal figures differ
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata)
+    os.replace(part, path)
+    return path

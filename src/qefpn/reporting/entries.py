@@ -1,0 +1,48 @@
+"""What `qefpn benchmark` knows of a method on a data set: what every table, chart and page is drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method on one data set.
+
+    Attributes:
+        method, dataset: their names.
+        scores: figures of the set by the keys of metrics.json, without ``images``: means over the pictures that
+            were scored.
+        precision, recall, f_curve: of the set, 256 values in [0, 1], index 0 = threshold 255; empty where no
+            picture was scored.
+        pictures: rows of scores.csv: ``name`` and the scores of one picture.
+        expected: pictures of the data set; ``len(pictures)`` of them were scored.
+        missing: names of pictures without a map.
+        extra: maps that belong to no picture, below the method's folder.
+        resized: names of pictures whose map had another size than the mask.
+        failed: name of a picture → why its map could not be scored.
+        maps: name of a picture → its saliency map.
+        notes: remarks on how maps were read (names of pictures by remark), for example 16-bit ones.
+    """
+
+    method: str
+    dataset: str
+    scores: dict[str, float]
+    precision: list[float]
+    recall: list[float]
+    f_curve: list[float]
+    pictures: list[dict[str, Any]]
+    expected: int
+    missing: list[str]
+    extra: list[str]
+    resized: list[str]
+    failed: dict[str, str]
+    maps: dict[str, Path]
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture of the data set was scored."""
+        return len(self.pictures) == self.expected

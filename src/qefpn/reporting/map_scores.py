@@ -1,0 +1,221 @@
+"""Scoring folders of saliency maps on all cores, map by map, so that one bad file never ends a run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qefpn.data.files import PictureFile
+from qefpn.data.layouts import Pair
+from qefpn.data.maps import MapFolder, match_maps, read_map
+from qefpn.data.reading import read_mask
+from qefpn.errors import UserError
+from qefpn.metrics import combine, saliency_scores
+from qefpn.reporting.entries import Entry
+from qefpn.reporting.score_cache import CURVES, Outcome, ScoreCache, score_key
+
+_CHUNK = 16
+_FEW = 200
+"""Below so many maps, starting processes (each imports torch) takes longer than the scoring."""
+
+Job = tuple[bytes, str, PictureFile]
+"""Key, map, mask."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class _Task:
+    """One method on one data set, before scoring."""
+
+    folder: MapFolder
+    pairs: Sequence[Pair]
+    maps: dict[str, Path]
+    missing: list[str]
+    extra: list[str]
+    twice: list[str]
+    keys: dict[str, bytes]
+    unreadable: dict[str, str]
+
+
+def score_map(file: str, mask: PictureFile, protocol: str) -> Outcome:
+    """Score one map against its mask; what is wrong with either is the outcome's failure, not an exception."""
+    try:
+        truth = read_mask(mask)
+        saliency, remark = read_map(file)
+        record = saliency_scores(saliency, truth, protocol, curves=True)
+    except (UserError, OSError, ValueError, MemoryError) as error:
+        return Outcome(failure=str(error).splitlines()[0] if str(error) else type(error).__name__)
+    return Outcome(record, saliency.shape != truth.shape, remark)
+
+
+def _score_jobs(jobs: Sequence[Job], protocol: str) -> list[tuple[bytes, Outcome]]:
+    return [(key, score_map(file, mask, protocol)) for key, file, mask in jobs]
+
+
+def _one_thread() -> None:
+    """Of a worker process: as many processes as cores, each with one thread."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+@contextmanager
+def _executor(jobs: int, workers: int) -> Iterator[Executor]:
+    pool: Executor
+    if workers <= 1 or jobs < _FEW:
+        pool = ThreadPoolExecutor(max(1, workers))
+    else:
+        context = multiprocessing.get_context("spawn")  # fork would copy threads' locks
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def score_folders(
+    folders: Sequence[MapFolder],
+    pairs_by_dataset: dict[str, Sequence[Pair]],
+    *,
+    protocol: str,
+    cache: ScoreCache,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Entry]:
+    """Score every map of every method on every data set.
+
+    Args:
+        folders: where the maps are.
+        pairs_by_dataset: the pictures and masks.
+        protocol: "f3net" or "pysod".
+        cache: where outcomes are kept; those it has are not computed again.
+        workers: processes; None for one a core.
+        progress: called as ``progress(what, done, total)``.
+
+    Returns:
+        one entry a folder, in their order. A folder with no scored map gives an entry without figures.
+
+    Raises:
+        UserError: a worker process was killed (out of memory, for example).
+    """
+    tell = progress or (lambda what, done, total: None)
+    tasks = [_task(folder, pairs_by_dataset[folder.dataset]) for folder in folders]
+    _find_keys(tasks, protocol, cache, tell)
+    jobs = _open_jobs(tasks, cache)
+    _run(jobs, protocol, cache, workers or os.cpu_count() or 1, tell)
+    return [_entry(task, protocol, cache) for task in tasks]
+
+
+def _task(folder: MapFolder, pairs: Sequence[Pair]) -> _Task:
+    found = match_maps(folder.folder, pairs)
+    return _Task(folder, pairs, found.maps, found.missing, found.extra, found.twice, {}, {})
+
+
+def _find_keys(tasks: Sequence[_Task], protocol: str, cache: ScoreCache, tell: Progress) -> None:
+    total, done = sum(len(task.maps) for task in tasks), 0
+    what = "reading maps"
+
+    def key_of(pair: tuple[Path, PictureFile]) -> bytes | str:
+        try:
+            return score_key(cache.hash_of(str(pair[0])), cache.hash_of(pair[1]), protocol)
+        except OSError as error:
+            return f"cannot read {error.filename or pair[0]}: {error.strerror or error}"
+
+    with ThreadPoolExecutor() as pool:
+        for task in tasks:
+            masks = {pair.name: pair.mask for pair in task.pairs}
+            names = sorted(task.maps)
+            for name, found in zip(names, pool.map(key_of, [(task.maps[n], masks[n]) for n in names]), strict=True):
+                if isinstance(found, bytes):
+                    task.keys[name] = found
+                else:
+                    task.unreadable[name] = found
+                done += 1
+            tell(what, done, total)
+    cache.put([])
+
+
+def _open_jobs(tasks: Sequence[_Task], cache: ScoreCache) -> list[Job]:
+    jobs: dict[bytes, Job] = {}
+    for task in tasks:
+        masks = {pair.name: pair.mask for pair in task.pairs}
+        for name, key in task.keys.items():
+            if key not in jobs and not cache.has(key):
+                jobs[key] = (key, str(task.maps[name]), masks[name])
+    return list(jobs.values())
+
+
+def _run(jobs: Sequence[Job], protocol: str, cache: ScoreCache, workers: int, tell: Progress) -> None:
+    done, what = 0, "scoring maps"
+    if not jobs:
+        return
+    tell(what, 0, len(jobs))
+    with _executor(len(jobs), workers) as pool:
+        chunks: list[Future[Any]] = [
+            pool.submit(_score_jobs, jobs[first : first + _CHUNK], protocol) for first in range(0, len(jobs), _CHUNK)
+        ]
+        kept: set[Future[Any]] = set()
+        try:
+            for chunk in as_completed(chunks):
+                outcomes = chunk.result()
+                cache.put(outcomes)
+                kept.add(chunk)
+                done += len(outcomes)
+                tell(what, done, len(jobs))
+        except BrokenProcessPool:
+            raise UserError(
+                f"a worker process was ended from outside (out of memory?) after {done} of {len(jobs)} maps; what was "
+                f"scored is kept: run the command again, with fewer workers=N"
+            ) from None
+        except KeyboardInterrupt:
+            for chunk in chunks:
+                if chunk not in kept and chunk.done() and not chunk.cancelled() and chunk.exception() is None:
+                    cache.put(chunk.result())
+            raise
+
+
+def _entry(task: _Task, protocol: str, cache: ScoreCache) -> Entry:
+    records, rows, resized = [], [], []
+    failed, notes = dict(task.unreadable), dict[str, list[str]]()
+    for name in sorted(task.keys):
+        outcome = cache.get(task.keys[name])
+        if outcome is None:
+            failed[name] = "its scores are gone from the cache"
+            continue
+        if outcome.failure:
+            failed[name] = outcome.failure
+            continue
+        records.append(outcome.record)
+        rows.append({"name": name, **{key: value for key, value in outcome.record.items() if key not in CURVES}})
+        if outcome.resized:
+            resized.append(name)
+        if outcome.remark:
+            notes.setdefault(outcome.remark, []).append(name)
+    if task.twice:
+        notes["passed over, as another map has the same name"] = task.twice
+    figures = combine(records, protocol) if records else {}
+    return Entry(
+        method=task.folder.method,
+        dataset=task.folder.dataset,
+        scores={key: float(value) for key, value in figures.items() if isinstance(value, float)},
+        precision=[float(value) for value in figures.get("precision", ())],
+        recall=[float(value) for value in figures.get("recall", ())],
+        f_curve=[float(value) for value in figures.get("f_curve", ())],
+        pictures=rows,
+        expected=len(task.pairs),
+        missing=task.missing,
+        extra=task.extra,
+        resized=resized,
+        failed=failed,
+        maps=task.maps,
+        notes=notes,
+    )

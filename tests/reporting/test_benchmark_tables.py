@@ -1,0 +1,134 @@
+"""Tables of methods beside each other: ranks, daggers, misprints, and forms that other programs read."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tests.reporting.benchmark_entries import make
+
+from qefpn.reporting.benchmark_tables import (
+    compare,
+    csv_benchmark,
+    json_benchmark,
+    latex_benchmark,
+    markdown_benchmark,
+    terminal_benchmark,
+)
+from qefpn.reporting.entries import Entry
+from qefpn.reporting.intervals import interval_table, sentences
+from qefpn.reporting.published import load_published
+
+
+def entry(method: str, mae: float, max_f: float, *, scored: int = 10, dataset: str = "ECSSD") -> Entry:
+    pictures = [{"name": str(i), "mae": mae, "weighted_f": max_f} for i in range(scored)]
+    scores = {"mae": mae, "max_f": max_f, "weighted_f": max_f}
+    return Entry(method, dataset, scores, [], [], [], pictures, 10, [], [], [], {}, {})
+
+
+ENTRIES = [
+    entry("a", 0.0501, 0.9), entry("b", 0.0499, 0.8), entry("c", 0.04, 0.7), entry("d", 0.06, 0.6),
+    entry("e", 0.07, 0.5), entry("best but not whole", 0.01, 0.99, scored=9),
+]  # fmt: skip
+
+
+def ranks(entries: list[Entry], key: str, published: bool = False) -> dict[str, int | None]:
+    (block,) = compare(entries, load_published() if published else None).blocks
+    return {line.method: line.figures[key].rank for line in block.lines if line.kind == "measured"}
+
+
+def test_ranks() -> None:
+    # .0501 and .0499 are both printed .050 and share a rank; an incomplete method has none
+    assert ranks(ENTRIES, "mae") == {"a": 2, "b": 2, "c": 1, "d": 3, "e": None, "best but not whole": None}
+    assert ranks(ENTRIES, "max_f") == {"a": 1, "b": 2, "c": 3, "d": None, "e": None, "best but not whole": None}
+    assert ranks(ENTRIES[:1], "mae") == {"a": None}  # nothing to compare with
+
+
+def test_published_figures_rank_only_on_the_whole_set() -> None:
+    whole = [dataclasses.replace(one, expected=1000, pictures=one.pictures * 100) for one in ENTRIES[:2]]
+    assert ranks(whole, "max_f", published=True) == {"a": None, "b": None}
+    assert ranks(ENTRIES[:2], "max_f", published=True) == {"a": 1, "b": 2}
+    comparison = compare(ENTRIES[:2], load_published())
+    assert "official set has 1,000" in comparison.blocks[0].remarks[0]
+
+
+def test_misprints_are_marked_and_rank_corrected() -> None:
+    own = dataclasses.replace(entry("own", 0.5, 0.5, dataset="PASCAL-S"), expected=850)
+    comparison = compare([own], load_published())
+    line = next(one for one in comparison.blocks[0].lines if one.method == "F3Net")
+    assert line.figures["mae"].value == 0.064 and line.figures["mae"].note is not None
+    assert "F3Net's MAE on PASCAL-S is .062" in comparison.footnotes[line.figures["mae"].note - 1]
+
+
+def test_forms(tmp_path: Path) -> None:
+    entries, _ = make(tmp_path)
+    comparison = compare(entries, load_published())
+    stream = io.StringIO()
+    Console(file=stream, width=110).print(terminal_benchmark(comparison))
+    text = stream.getvalue()
+    assert "sharp" in text and "A <i>&amp;</i> é†" in text and "1 of 6 maps are missing" in text
+    assert all(len(line) <= 110 for line in text.splitlines())
+
+    markdown = markdown_benchmark(comparison)
+    assert "\\<i\\>" in markdown and "**" in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows if "sharp" in line or "MAE" in line}) == 1
+
+    table = list(csv.DictReader(io.StringIO(csv_benchmark(entries))))
+    assert [(row["method"], row["dataset"]) for row in table] == [(one.method, one.dataset) for one in entries]
+    assert all(float(row["mae"]) == one.scores["mae"] for row, one in zip(table, entries, strict=True))
+
+    data = json_benchmark(entries, "f3net")
+    assert data["results"][0]["f_curve"] == entries[0].f_curve and data["thresholds"][0] == 255
+
+
+def test_latex_is_whole(tmp_path: Path) -> None:
+    entries, _ = make(tmp_path)
+    text = latex_benchmark(compare(entries, load_published()))
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
+    assert text.count("{") == text.count("}")
+    assert r"\textcolor{red}" in text and r"$^\dagger$" in text and "&amp" not in text.replace(r"\&amp", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_latex_compiles(tmp_path: Path) -> None:
+    entries, _ = make(tmp_path)
+    body = latex_benchmark(compare(entries, load_published()))
+    document = "\\documentclass[twocolumn]{article}\\usepackage{booktabs,graphicx,xcolor}\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(document + body + "\\end{document}\n", encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+
+
+def test_intervals() -> None:
+    rng = np.random.default_rng(0)
+
+    def method(name: str, shift: float) -> Entry:
+        base = np.random.default_rng(1).random(80)
+        noise = rng.normal(0, 0.02, 80)
+        rows = [
+            {"name": str(i), "weighted_f": float(base[i] + shift + noise[i]), "mae": math.nan, "mean_f": 0.0,
+             "s_measure": 0.0, "e_measure": 0.0} for i in range(80)
+        ]  # fmt: skip
+        scores = {"weighted_f": float(np.mean([row["weighted_f"] for row in rows]))}
+        return Entry(name, "X", scores, [], [], [], rows, 80, [], [], [], {}, {})
+
+    rows = interval_table([method("good", 0.1), method("bad", 0.0)], 1000)
+    (row,) = [row for row in rows if row["metric"] == "weighted_f"]
+    assert (row["method"], row["best"], row["pictures"]) == ("bad", "good", 80)
+    assert float(row["low"]) <= float(row["difference"]) <= float(row["high"]) < 0
+    assert "told apart" in sentences(rows)[0] and "not" not in sentences(rows)[0]
+    assert interval_table([method("good", 0.1)], 1000) == []
+    assert interval_table([method("good", 0.1), method("bad", 0.0)], 0) == []
