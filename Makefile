@@ -32,7 +32,7 @@ format: setup ## let ruff format and fix the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 bench: setup ## the benchmarks, as ratios measured side by side
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@for script in implicit metrics unet; do echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py; done
 
 wheel: setup ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -16,7 +16,7 @@ COMMANDS = {
     "benchmark": "tables, curves and a page from folders of saliency maps",
     "data": "list, verify, download or synthesize data sets",
     "analyze": "states at depth and at convergence: the paper's Fig. 2 and Fig. 7",
-    "report": "the HTML page of a run",
+    "report": "the page of a run, or the tables of a sweep",
 }
 
 

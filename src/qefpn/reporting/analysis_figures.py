@@ -67,7 +67,7 @@ def draw_depth(
                 moved = _depth_curve(panel, layers[at], at, curves, examples, "moved", COLOURS[3])
                 labels = [label, r"$\Vert z_i-z_1\Vert\,/\,\Vert z_i\Vert$"]
                 panel.legend(handles=[line, moved], labels=labels, labelcolor=_INK, frameon=False)
-                panel.set_ylim(bottom=0)
+                panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
                 subtitle = f"{pictures} picture{'s' * (pictures != 1)}: mean and range"
             else:
                 panel.set_yscale("log")

@@ -40,6 +40,8 @@ def convergence_summary(figures: Mapping[str, Sequence[float]]) -> dict[str, flo
         figures: columns of convergence.csv, a value a picture. Quantiles count an infinite change as it is.
     """
     change, drops = np.asarray(figures["relative_change"]), np.asarray(figures["drops"])
+    distance = np.asarray(figures["distance"])
+    distance = distance[np.isfinite(distance)]  # none of the reference itself, nor where that is z = 0
     low, high = np.quantile(change, (0.1, 0.9), method="nearest")  # no arithmetic with infinities
     return {
         "pictures": len(change),
@@ -52,7 +54,7 @@ def convergence_summary(figures: Mapping[str, Sequence[float]]) -> dict[str, flo
         "steps": float(np.mean(figures["steps"])),
         "evaluations": float(np.mean(figures["evaluations"])),
         "with_drops": float(np.mean(drops > 0)),
-        "distance_median": float(np.median(figures["distance"])),
+        "distance_median": float(np.median(distance)) if distance.size else float("nan"),
     }
 
 
