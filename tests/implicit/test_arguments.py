@@ -116,6 +116,13 @@ def tanh(z, *args):
         ((lambda z: z.long(), torch.zeros(3, 2)), {}, ValueError, "floating type"),
         ((lambda z: None, torch.zeros(3, 2)), {}, ValueError, "got NoneType"),
         ((lambda z: z.to("meta"), torch.zeros(3, 2)), {}, ValueError, "z0 is on cpu.*meta"),
+        (
+            (tanh, torch.zeros(3, 2, device="meta"), (torch.zeros(3, 2),)),
+            {},
+            ValueError,
+            "z0 is on meta, but argument 0 of f is on cpu",
+        ),
+        ((tanh, torch.zeros(3, 2)), {"intermediate": (1.5,)}, TypeError, "intermediate must be a whole number"),
     ],
 )
 def test_bad_calls(arguments, options, error, message):

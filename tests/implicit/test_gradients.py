@@ -48,6 +48,31 @@ def test_implicit_gradient_equals_unrolled(solver, residual):
     assert solution.backward_stats.relative_residual.max() < 1e-11
 
 
+@pytest.mark.parametrize("residual", [Equilibrium(), QuasiEquilibrium(p=0.0)], ids=["equilibrium", "quasi"])
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_gradients_of_other_inputs_equal_unrolled(solver, residual):
+    """A scalar, a batch-first mapping and a shared tensor, which z does not depend on, and one used twice."""
+    problem = Contraction()
+    generator = torch.Generator().manual_seed(3)
+    scale = torch.tensor(0.8, dtype=F64, requires_grad=True)
+    shared = torch.randn(10, generator=generator, dtype=F64).requires_grad_()
+    gate = torch.rand(5, 10, generator=generator, dtype=F64).requires_grad_()
+
+    def f(z, x, scale, more):
+        return more["gate"] * torch.tanh(scale * (z @ problem.weight.T) + x + shared) + 0.1 * scale * shared
+
+    inputs, args = (problem.weight, problem.x, scale, shared, gate), (problem.x, scale, {"gate": gate})
+    z = problem.z0
+    for _ in range(300):
+        z = f(z, *args)
+    expected = torch.autograd.grad((z * problem.cotangent).sum(), inputs)
+    solution = fixed_point(f, problem.z0, args, solver=solver, residual=residual, adjoint=ImplicitAdjoint())
+    assert relative_error(solution.value, z) < 1e-11
+    ours = torch.autograd.grad((solution.value * problem.cotangent).sum(), inputs)
+    for gradient, reference in zip(ours, expected, strict=True):
+        assert relative_error(gradient, reference) < 1e-8
+
+
 @pytest.mark.parametrize("backward", SOLVERS, ids=repr)
 def test_backward_solver_is_independent_of_the_forward_one(backward):
     problem = Contraction()
@@ -89,11 +114,12 @@ def test_gradient_for_what_f_closes_over_and_for_tuple_states():
             assert relative_error(value, expected) < 1e-8
 
 
-def test_gradcheck():
+@pytest.mark.parametrize("solver", [Broyden(60, 1e-14), Anderson(80, 1e-14), FixedPointIteration(200, 1e-14)], ids=repr)
+def test_gradcheck(solver):
     problem = Contraction(batch=2, size=4)
 
     def solve(weight, x):
-        return fixed_point(lambda z, x: torch.tanh(z @ weight.T + x), problem.z0, (x,), solver=Broyden(60, 1e-14)).value
+        return fixed_point(lambda z, x: torch.tanh(z @ weight.T + x), problem.z0, (x,), solver=solver).value
 
     assert torch.autograd.gradcheck(solve, (problem.weight, problem.x))
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from qefpn.models import ACTIVATIONS, FullyConnectedFusion, Transformation
-from qefpn.models.layers import batch_norm, group_count, group_norm
+from qefpn.implicit import Broyden, Equilibrium, ImplicitAdjoint, QuasiEquilibrium
+from qefpn.implicit.layout import StateLayout
+from qefpn.models import ACTIVATIONS, FullyConnectedFusion, Transformation, layers
+from qefpn.models.layers import WeightNorm, batch_norm, group_count, group_norm
+from qefpn.models.pyramid import ImplicitPyramid
 
 State = tuple[Tensor, ...]
 
@@ -151,3 +158,178 @@ def test_half_blocks_are_close_and_have_a_forward_derivative() -> None:
     assert 0 < error < 0.01  # not zero: the half precision path ran
     slip = norm_of(tuple(a - b for a, b in zip(tangent, want_tangent, strict=True))) / norm_of(want_tangent)
     assert slip < 0.05
+
+
+def compiled(function: Callable[..., object], backend: str) -> Callable[..., object]:
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, backend=backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "channels_last", "backend"),
+    [
+        ({"weight_norm": True}, True, "aot_eager"),
+        ({"half": True}, False, "aot_eager"),
+        ({}, True, "inductor"),
+    ],
+    ids=["channels_last, weight norm", "half", "inductor"],
+)
+def test_f_and_its_forward_derivative_compile_as_one_graph(
+    options: dict[str, bool], channels_last: bool, backend: str
+) -> None:
+    torch.manual_seed(0)
+    double = not options.get("half", False)
+    f = Transformation(8, (2, 3), 2, **options)
+    f = f.double() if double else f
+    f.channels_last = channels_last
+    f.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    z, x, v = (maps(8, (8, 4), seed=seed, double=double) for seed in range(3))
+
+    def product(z: State, v: State) -> object:
+        return torch.func.jvp(lambda *levels: f(levels, *x), z, v)
+
+    with torch.no_grad():
+        want = product(z, v)
+        tolerance = {"rtol": 1e-9, "atol": 1e-9} if double else {"rtol": 0.05, "atol": 0.05}
+        torch.testing.assert_close(compiled(f, backend)(z, *x), f(z, *x), **tolerance)
+        torch.testing.assert_close(compiled(product, backend)(z, v), want, **tolerance)
+
+
+@pytest.mark.slow
+def test_a_solver_step_of_f_compiles_as_one_graph() -> None:
+    torch.manual_seed(0)
+    f = Transformation(8, (2, 3), 2).double()
+    x = maps(8, (8, 4))
+    layout = StateLayout.of(x)
+    solver = Broyden(1, 0.0, 0.0)
+
+    def step(z: Tensor) -> Tensor:
+        return solver.solve(lambda flat: layout.flatten(f(layout.unflatten(flat), *x)), z).value
+
+    with torch.no_grad():
+        z = 0.1 * layout.flatten(maps(8, (8, 4), seed=1))
+        torch.testing.assert_close(compiled(step, "aot_eager")(z), step(z), rtol=1e-9, atol=1e-9)
+
+
+def test_weight_norm_starts_as_the_same_function_and_is_torchs() -> None:
+    torch.manual_seed(0)
+    plain = Transformation(8, (2, 3), 2).double()
+    torch.manual_seed(0)
+    normed = Transformation(8, (2, 3), 2, weight_norm=True).double()
+    z, x = maps(8, (8, 4)), maps(8, (8, 4), seed=1)
+    torch.testing.assert_close(normed(z, *x), plain(z, *x), rtol=1e-3, atol=1e-6)  # g was taken in float32
+    convolutions = [part for part in normed.modules() if isinstance(part, nn.Conv2d)]
+    assert convolutions and all(parametrize.is_parametrized(part, "weight") for part in convolutions)
+    reference = nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 16, 3).double())
+    ours = normed.get_submodule("blocks.0.expand")
+    own = {name: value for name, value in ours.state_dict().items() if "original" in name}
+    own["parametrizations.weight.original0"] = 3 * own["parametrizations.weight.original0"]
+    reference.load_state_dict(own, strict=False)
+    ours.load_state_dict(own)
+    torch.testing.assert_close(ours.weight, reference.weight)
+    assert torch.equal(copy.deepcopy(normed)(z, *x)[0], normed(z, *x)[0])
+
+
+def test_weight_norm_gradients_and_forward_derivative() -> None:
+    torch.manual_seed(0)
+    f = Transformation(4, (2, 3), 1, "silu", weight_norm=True).double()
+    z, x, v = maps(4, (4, 2), 1), maps(4, (4, 2), 1, seed=1), maps(4, (4, 2), 1, seed=2)
+    weights = list(f.get_submodule("blocks.0.expand").parameters())
+    assert [tuple(part.shape) for part in weights] == [(4, 1, 1, 1), (4, 4, 3, 3)]
+    assert torch.autograd.gradcheck(lambda *t: f(z, *x), weights, eps=1e-7, atol=1e-5)
+    bound = f.bound()
+    with torch.no_grad():
+        tangent = torch.func.jvp(lambda *levels: bound(levels, *x), z, v)[1]
+        h = 1e-6
+        sides = [f(tuple(a + s * h * b for a, b in zip(z, v, strict=True)), *x) for s in (1, -1)]
+    numeric = tuple((a - b) / (2 * h) for a, b in zip(*sides, strict=True))
+    error = norm_of(tuple(a - b for a, b in zip(tangent, numeric, strict=True))) / norm_of(numeric)
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("unroll", [None, 3])
+def test_weights_are_normalised_once_a_solve(unroll: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    f = Transformation(8, (2, 3), 1, weight_norm=True)
+    count = sum(isinstance(part, WeightNorm) for part in f.modules())
+    calls: list[int] = []
+    norms = layers._channel_norms
+    monkeypatch.setattr(layers, "_channel_norms", lambda v: (calls.append(1), norms(v))[1])
+    pyramid = ImplicitPyramid(f, Broyden(6, 0.0, 0.0), QuasiEquilibrium(p=0.01), ImplicitAdjoint())
+    x = maps(8, (8, 4), double=False)
+    state, _ = pyramid(x, keys=torch.arange(2), unroll=unroll)
+    sum(level.square().sum() for level in state).backward()
+    assert len(calls) == count
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in f.parameters())
+
+
+def test_weight_norm_gradient_through_a_solve_equals_unrolled() -> None:
+    torch.manual_seed(0)
+    f = Transformation(4, (2, 3), 1, weight_norm=True).double()
+    for level in f.post:
+        nn.init.constant_(level.get_parameter("1.weight"), 0.05)  # so few channels contract with a small gain alone
+    x = maps(4, (8, 4))
+    cotangent = maps(4, (8, 4), seed=1)
+    parameters = list(f.parameters())
+
+    def gradients(unroll: int | None) -> State:
+        pyramid = ImplicitPyramid(f, Broyden(60, 1e-12), Equilibrium(), ImplicitAdjoint())
+        state, _ = pyramid(x, unroll=unroll)
+        return torch.autograd.grad(sum((a * b).sum() for a, b in zip(state, cotangent, strict=True)), parameters)
+
+    for ours, reference in zip(gradients(None), gradients(120), strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-6, atol=1e-9)
+
+
+def implicit_pyramid(start: str, solver: Broyden) -> ImplicitPyramid:
+    torch.manual_seed(0)
+    return ImplicitPyramid(Transformation(8, (2, 3), 1), solver, Equilibrium(), ImplicitAdjoint(), start=start)
+
+
+def test_start_last_saves_steps_in_training_alone_and_only_for_equal_shapes() -> None:
+    x = maps(8, (8, 4), double=False)
+    warm, cold = (implicit_pyramid(start, Broyden(30, 1e-4)) for start in ("last", "zero"))
+    steps = [warm(x)[1].stats.steps.tolist() for _ in range(2)]  # type: ignore[union-attr]
+    first = cold(x)[1].stats.steps.tolist()  # type: ignore[union-attr]
+    assert steps[0] == first and steps[1] == [0, 0] and min(first) > 2
+    again = warm(tuple(level[:1] for level in x))[1]
+    assert again is not None and again.stats.steps.tolist() == first[:1], "a smaller batch starts from zero"
+    warm(x)
+    warm.eval(), cold.eval()
+    with torch.no_grad():
+        for ours, reference in zip(warm(x)[0], cold(x)[0], strict=True):
+            assert torch.equal(ours, reference), "a prediction does not depend on what came before"
+    assert not any("last" in name for name in warm.state_dict())
+    with pytest.raises(ValueError, match="'zero' and 'last'"):
+        implicit_pyramid("lats", Broyden())
+
+
+def test_a_given_start_is_that_of_the_former_frame() -> None:
+    pyramid = implicit_pyramid("zero", Broyden(30, 1e-4)).eval()
+    frame = maps(8, (8, 4), double=False)
+    moved = tuple(level + 1e-4 for level in frame)
+    with torch.no_grad():
+        state, cold = pyramid(frame)
+        _, warm = pyramid(moved, start=state)
+        other, fresh = pyramid(tuple(level[..., :2, :2] for level in frame), start=state)
+    assert cold is not None and warm is not None and fresh is not None
+    assert (warm.stats.steps < cold.stats.steps).all() and warm.stats.converged.all()
+    assert other[0].shape == (2, 8, 2, 2), "another size starts from zero"
+
+
+def test_intermediate_states_and_measures_of_the_jacobian() -> None:
+    pyramid = implicit_pyramid("zero", Broyden(8, 0.0, 0.0))
+    x = maps(8, (8, 4), double=False)
+    state, solution = pyramid(x, intermediate=3)
+    assert solution is not None and len(solution.intermediate) == 3
+    distances = [norm_of(tuple(a - b for a, b in zip(s, state, strict=True))) for s in solution.intermediate]
+    assert distances[0] > distances[2]
+    before = torch.get_rng_state()
+    radius = pyramid.spectral_radius(state, x, iterations=30)
+    assert torch.equal(before, torch.get_rng_state())
+    assert radius.shape == (2,) and float(radius.min()) > 0
+    term = pyramid.jacobian_regularization(state, x)
+    assert float(term) > 0
+    term.backward()
+    assert pyramid.transformation.get_parameter("blocks.0.expand.weight").grad is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.commands.runs import log, train
+from tests.commands.runs import log, train, words
 
 from qefpn import QEFPN
+from qefpn.cli import main
 from qefpn.training.callbacks import LastCheckpoint
 from qefpn.training.module import SaliencyModule, parameter_groups
 from qefpn.training.run_log import RunLog
@@ -141,6 +143,7 @@ class Stub:
     """As much of a trainer as LastCheckpoint asks for."""
 
     fast_dev_run, world_size, is_global_zero, should_stop, max_steps = False, 1, True, False, -1
+    received_sigterm = False
 
     def __init__(self, step: int, fails: bool = False) -> None:
         self.global_step, self.fails = step, fails
@@ -213,3 +216,45 @@ def test_each_batch_has_a_seed_of_its_own(tmp_path: Path) -> None:
     torch.rand(7)
     assert torch.equal(drawn(0), first)
     assert not torch.equal(first, second)
+
+
+def test_terms_of_the_pyramid_are_added_and_logged(tmp_path: Path, data_root: Path) -> None:
+    options = [
+        "warmup.steps=0",
+        "trainer.max_steps=2",
+        "evaluate=false",
+        "pyramid.start=last",
+        "pyramid.weight_norm=true",
+        "pyramid.jacobian_weight=2.0",
+        "pyramid.correction_weight=0.5",
+        "pyramid.spectral_radius_every=2",
+    ]
+    rows = log(train(tmp_path / "run", data_root, *options))
+    assert len(rows) == 2
+    for row in rows:
+        terms = {name: float(row[f"loss_{name}"]) for name in ("jacobian", "correction")}
+        assert all(value > 0 for value in terms.values())
+        assert float(row["solver_norm"]) > 0
+        own = sum(
+            float(value) for name, value in row.items() if name.startswith("loss_") and value and name[5:] not in terms
+        )
+        assert float(row["loss"]) == pytest.approx(own + 2.0 * terms["jacobian"] + 0.5 * terms["correction"], rel=1e-4)
+    assert 0 < float(rows[0]["spectral_radius"]) <= float(rows[0]["spectral_radius_max"])
+    assert rows[1]["spectral_radius"] == rows[0]["spectral_radius"], "a log row shows the last measurement"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("pyramid.start=lsat", "pyramid.start must be zero or last"),
+        ("pyramid.jacobian_weight=-1", "pyramid.jacobian_weight must be a number from 0 on"),
+        ("pyramid.jacobian_samples=0", "pyramid.jacobian_samples must be at least 1"),
+        ("pyramid.correction_gamma=0", r"pyramid.correction_gamma must be in \(0, 1\]"),
+        ("pyramid.spectral_radius_every=-1", "pyramid.spectral_radius_every must be at least 0"),
+    ],
+)
+def test_impossible_terms(
+    option: str, message: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(tmp_path / "run", data_root, option)) != 0
+    assert re.search(message, capsys.readouterr().err)

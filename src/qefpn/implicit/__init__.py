@@ -19,8 +19,11 @@ from qefpn.implicit.adjoints import (
 )
 from qefpn.implicit.api import fixed_point
 from qefpn.implicit.build import build_adjoint, build_residual, build_solver
+from qefpn.implicit.regularization import fixed_point_correction, jacobian_regularization
 from qefpn.implicit.residuals import Equilibrium, LiteralQuasiEquilibrium, QuasiEquilibrium, Residual
 from qefpn.implicit.solvers import Anderson, Broyden, FixedPointIteration, Solver, Unroll
+from qefpn.implicit.spectrum import spectral_radius
+from qefpn.implicit.start import LastSolution
 from qefpn.implicit.stats import Solution, SolveStats
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "FixedPointIteration",
     "ImplicitAdjoint",
     "JacobianFreeAdjoint",
+    "LastSolution",
     "LiteralQuasiEquilibrium",
     "PhantomAdjoint",
     "QuasiEquilibrium",
@@ -45,4 +49,7 @@ __all__ = [
     "build_residual",
     "build_solver",
     "fixed_point",
+    "fixed_point_correction",
+    "jacobian_regularization",
+    "spectral_radius",
 ]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from qefpn.implicit.adjoints import Adjoint, ImplicitAdjoint, UnrolledAdjoint
-from qefpn.implicit.layout import State, StateLayout
-from qefpn.implicit.problem import Problem, widen
+from qefpn.implicit.checks import check_count
+from qefpn.implicit.layout import State
+from qefpn.implicit.problem import FlatMap, Problem, flat_problem
 from qefpn.implicit.residuals import Equilibrium, Residual
 from qefpn.implicit.solvers import Broyden, Solver, Unroll
 from qefpn.implicit.stats import BackwardRecord, Solution
 
 _BROYDEN, _EQUILIBRIUM = Broyden(), Equilibrium()
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def fixed_point(
@@ -29,6 +29,7 @@ def fixed_point(
     adjoint: Adjoint | None = None,
     keys: Tensor | None = None,
     raise_nonfinite: bool = False,
+    intermediate: Sequence[int] = (),
 ) -> Solution:
     """Solve f(z, *args) = z, one fixed point a sample, differentiably.
 
@@ -52,6 +53,9 @@ def fixed_point(
             ``residual.seed``, one draw from torch's default generator and the sample's position.
         raise_nonfinite: raise ``FloatingPointError`` when f gave a NaN or an infinity for some sample.
             Otherwise that sample keeps its best iterate and ``stats.finite`` says so.
+        intermediate: numbers ≥ 0 of iterates to hand out in ``Solution.intermediate``, for
+            :func:`qefpn.implicit.fixed_point_correction`; each costs an evaluation of f with its graph. Iterate 0 is
+            z0, iterate k is where evaluation k + 1 took place (trials of a line search count).
 
     Returns:
         A :class:`Solution`.
@@ -69,23 +73,19 @@ def fixed_point(
         adjoint = UnrolledAdjoint() if isinstance(solver, Unroll) else ImplicitAdjoint()
     elif not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint must be an Adjoint or None, got {adjoint!r}")
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write (x,) for one argument")
     adjoint.check(solver)
-    layout = StateLayout.of(z0)
+    problem, z = flat_problem(f, z0, args)
+    layout = problem.layout
     first = z0[0] if isinstance(z0, (tuple, list)) else z0
     _check_keys(keys, first.shape[0])
+    wanted = _checked_numbers(intermediate)
 
     state_dtype, device = first.dtype, first.device.type
-    dtype = torch.float32 if state_dtype in _HALF else state_dtype
-    f_dtype = state_dtype
-    if torch.is_autocast_enabled(device):
-        f_dtype, args = dtype, widen(args)
     record = BackwardRecord()
     with torch.autocast(device, enabled=False):
-        problem = Problem(f, args, layout, f_dtype, dtype)
-        z = layout.flatten(z0).to(dtype)
         residual_map = residual.bind(problem, z, keys)
+        visits = _Visits(residual_map, wanted) if wanted else None
+        residual_map = residual_map if visits is None else visits
         if torch.is_grad_enabled():
             result = adjoint.run(problem, residual_map, z, solver, record)
         else:
@@ -96,7 +96,33 @@ def fixed_point(
         if raise_nonfinite and not bool(result.stats.finite.all()):
             samples = (~result.stats.finite).nonzero().flatten().tolist()
             raise FloatingPointError(f"f gave a NaN or an infinity for the samples {samples}")
-        return Solution(layout.unflatten(value.to(state_dtype)), result.stats, record)
+        states = () if visits is None else visits.states(problem, state_dtype)
+        return Solution(layout.unflatten(value.to(state_dtype)), result.stats, record, states)
+
+
+class _Visits:
+    """A map that keeps the points of some of its evaluations."""
+
+    def __init__(self, f: FlatMap, wanted: frozenset[int]) -> None:
+        self.f, self.wanted = f, wanted
+        self.kept: list[Tensor] = []
+        self.count = 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        if self.count in self.wanted:
+            self.kept.append(z.detach().clone())
+        self.count += 1
+        return self.f(z)
+
+    def states(self, problem: Problem, dtype: torch.dtype) -> tuple[State, ...]:
+        """f at each point, with its graph where grad is enabled: a step further, and a gradient of one step."""
+        return tuple(problem.layout.unflatten(problem(z).to(dtype)) for z in self.kept)
+
+
+def _checked_numbers(intermediate: Sequence[int]) -> frozenset[int]:
+    for number in intermediate:
+        check_count("fixed_point", "intermediate", number, least=0)
+    return frozenset(intermediate)
 
 
 def _check_keys(keys: Tensor | None, batch: int) -> None:

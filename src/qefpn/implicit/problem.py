@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qefpn.implicit.layout import StateLayout
+from qefpn.implicit.layout import State, StateLayout
 
+HALF = (torch.float16, torch.bfloat16)
 FlatMap = Callable[[Tensor], Tensor]
 """(B, N) to (B, N)."""
 
@@ -46,6 +47,38 @@ class Problem:
         return tuple(_select(arg, rows, batch) for arg in self.args)
 
 
+def flat_problem(f: Callable[..., Any], z: State, args: tuple[Any, ...]) -> tuple[Problem, Tensor]:
+    """f on flat states, in the types that :func:`qefpn.implicit.fixed_point` would solve in, and the flat z.
+
+    Raises:
+        TypeError: ``z`` or ``args`` of the wrong kind.
+        ValueError: ``z`` is no state, or an argument is on another device.
+    """
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write (x,) for one argument")
+    layout = StateLayout.of(z)
+    first = z[0] if isinstance(z, (tuple, list)) else z
+    check_devices(args, first)
+    f_dtype = first.dtype
+    dtype = torch.float32 if f_dtype in HALF else f_dtype
+    if torch.is_autocast_enabled(first.device.type):
+        f_dtype, args = dtype, widen(args)
+    return Problem(f, args, layout, f_dtype, dtype), layout.flatten(z).to(dtype)
+
+
+def random_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers in the shape, type and device of ``z``."""
+    device = z.device if generator is None else generator.device
+    return torch.randn(z.shape, generator=generator, dtype=z.dtype, device=device).to(z.device)
+
+
+def check_devices(args: tuple[Any, ...], z: Tensor) -> None:
+    """``ValueError`` where a batch-first argument lies on another device than the state."""
+    for place, arg in enumerate(args):
+        if isinstance(arg, Tensor) and arg.device != z.device and _has_batch(arg, z.shape[0]):
+            raise ValueError(f"z0 is on {z.device}, but argument {place} of f is on {arg.device}")
+
+
 def _has_batch(arg: Any, batch: int) -> bool:
     if isinstance(arg, Tensor):
         return arg.dim() > 0 and arg.shape[0] == batch
@@ -71,7 +104,7 @@ def _select(arg: Any, rows: Tensor, batch: int) -> Any:
 def widen(arg: Any) -> Any:
     """Half-precision tensors inside ``arg`` as float32, differentiably; everything else as it is."""
     if isinstance(arg, Tensor):
-        return arg.float() if arg.dtype in (torch.float16, torch.bfloat16) else arg
+        return arg.float() if arg.dtype in HALF else arg
     if isinstance(arg, tuple) and hasattr(arg, "_fields"):
         return type(arg)(*(widen(part) for part in arg))
     if isinstance(arg, (tuple, list)):

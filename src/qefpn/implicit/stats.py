@@ -26,6 +26,7 @@ class SolveStats:
         relative_residual: (B,) ‖g(z*)‖ / ‖F(z*)‖, where 0/0 is 0. Infinite when no evaluation was finite.
         converged: (B,) bool, residual ≤ atol + rtol·‖F(z*)‖.
         finite: (B,) bool, False where F gave a NaN or an infinity during the solve.
+        norm: (B,) ‖z*‖₂ of the returned iterate.
         trace: (steps + 1, B) relative residual of every iterate (``Unroll``: (steps, B)). A sample that has
             stopped repeats the value it stopped with. None where a solver keeps none.
     """
@@ -36,6 +37,7 @@ class SolveStats:
     relative_residual: Tensor
     converged: Tensor
     finite: Tensor
+    norm: Tensor
     trace: Tensor | None = None
 
     def summary(self) -> dict[str, float]:
@@ -47,9 +49,10 @@ class SolveStats:
                 self.residual.double(),
                 self.relative_residual.double(),
                 self.converged.double(),
+                self.norm.double(),
             ]
         )
-        names = ("steps", "evaluations", "residual", "relative_residual", "converged")
+        names = ("steps", "evaluations", "residual", "relative_residual", "converged", "norm")
         return dict(zip(names, columns.mean(dim=1).tolist(), strict=True))
 
 
@@ -67,11 +70,14 @@ class Solution:
     Attributes:
         value: z*, shaped like z0: the best iterate itself, the same with and without grad.
         stats: statistics of the forward solve, a sample.
+        intermediate: f at the iterates that were asked for and reached, first to last, each with the gradient of that
+            one evaluation.
     """
 
     value: State
     stats: SolveStats
     record: BackwardRecord = field(default_factory=BackwardRecord, repr=False)
+    intermediate: tuple[State, ...] = ()
 
     @property
     def backward_stats(self) -> SolveStats | None:

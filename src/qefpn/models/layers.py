@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 NormFactory = Callable[[int, int], nn.Module]
 
@@ -57,9 +58,30 @@ def group_count(channels: int, most: int = 8) -> int:
     return 1
 
 
+def group_normed(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """``F.group_norm`` of (B, C, H, W), which has a forward derivative also inside ``torch.compile``.
+
+    There the fused operator has none, so it is written out; a compiler fuses it again.
+    """
+    if not torch.compiler.is_compiling():
+        return F.group_norm(x, groups, weight, bias, eps)
+    blocks = x.unflatten(1, (groups, -1))
+    centred = blocks - blocks.mean(dim=(2, 3, 4), keepdim=True)
+    scaled = centred * (centred.square().mean(dim=(2, 3, 4), keepdim=True) + eps).rsqrt()
+    return torch.addcmul(bias[:, None, None], scaled.flatten(1, 2), weight[:, None, None])
+
+
+class GroupNorm(nn.GroupNorm):
+    """``nn.GroupNorm`` by :func:`group_normed`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return group_normed(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def group_norm(channels: int, copies: int = 1) -> nn.GroupNorm:
     """Group norm over ``copies`` stacked blocks of ``channels``, each block normed by itself."""
-    return nn.GroupNorm(group_count(channels) * copies, channels * copies)
+    return GroupNorm(group_count(channels) * copies, channels * copies)
 
 
 def batch_norm(channels: int, copies: int = 1) -> nn.BatchNorm2d:
@@ -111,3 +133,37 @@ def channels_last_has_forward_derivative() -> bool:
 def as_float(x: Tensor) -> Tensor:
     """Half precision to float32; float32 and float64 unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class WeightNorm(nn.Module):
+    """w = g·v/‖v‖, one g an output channel (Salimans and Kingma, 2016), as a parametrization of ``weight``.
+
+    It stores what ``torch.nn.utils.parametrizations.weight_norm`` stores, ``original0`` = g and ``original1`` = v.
+
+    Attributes:
+        held: a weight to give out in place of a computed one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: Tensor | None = None
+
+    def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        """g (O, 1, 1, 1) and v (O, I, H, W) → the weight, in v's memory format."""
+        return v * (g / _channel_norms(v)) if self.held is None else self.held
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """g and v that give ``weight``."""
+        return _channel_norms(weight), weight
+
+
+def _channel_norms(v: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True)
+    return norms
+
+
+def weight_normed_(module: nn.Module) -> None:
+    """Put :class:`WeightNorm` on every convolution of ``module``; its function does not change by that."""
+    for part in list(module.modules()):
+        if isinstance(part, nn.Conv2d):
+            parametrize.register_parametrization(part, "weight", WeightNorm(), unsafe=True)

@@ -50,12 +50,18 @@ class NetworkOutput:
         edge_logits: edges predicted from the finest backbone feature, (B, 1, H, W); ``None`` unless asked
             for.
         solution: the solver's; ``None`` without a solve.
+        intermediate_logits: of iterates on the way to the solution, first to last; empty unless asked for.
+        injection: what enters f_theta, a level each, (B, C, Hi, Wi).
+        state: what leaves the pyramid, shaped like ``injection``: the start for the next frame of a video.
     """
 
     logits: Tensor
     side_logits: tuple[Tensor, ...] = ()
     edge_logits: Tensor | None = None
     solution: Solution | None = None
+    intermediate_logits: tuple[Tensor, ...] = ()
+    injection: tuple[Tensor, ...] = ()
+    state: tuple[Tensor, ...] = ()
 
 
 class QEFPN(nn.Module):
@@ -79,6 +85,8 @@ class QEFPN(nn.Module):
             ``None`` for Broyden, quasi-equilibrium and the implicit adjoint (unrolled for the solver
             "unroll").
         residual_in_eval: keep ``residual`` in evaluation, where the plain equilibrium is solved by default.
+        start: "zero", or "last": a training step's solve starts where the last one ended (see ``ImplicitPyramid``).
+        weight_norm: weight norm on every convolution of f_theta.
         low_level_edges: add a head that predicts edges from the finest backbone feature.
         intermediate_supervision: add a head on each of the decoder's intermediate maps.
 
@@ -109,6 +117,8 @@ class QEFPN(nn.Module):
         residual: Any = None,
         adjoint: Any = None,
         residual_in_eval: bool = False,
+        start: str = "zero",
+        weight_norm: bool = False,
         low_level_edges: bool = False,
         intermediate_supervision: bool = False,
     ) -> None:
@@ -136,8 +146,12 @@ class QEFPN(nn.Module):
             self.pyramid = PlainPyramid()
         else:
             solver, residual, adjoint = _solving(solver, residual, adjoint)
-            transformation = Transformation(channels, levels, expansion, activation, half=block_dtype == "bfloat16")
-            self.pyramid = ImplicitPyramid(transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval)
+            transformation = Transformation(
+                channels, levels, expansion, activation, half=block_dtype == "bfloat16", weight_norm=weight_norm
+            )
+            self.pyramid = ImplicitPyramid(
+                transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval, start=start
+            )
         self.backbone = build_backbone(backbone, levels, weights, backbone_options)
         self.neck = Neck(self.backbone.channels, channels)
         self.fusion = FullyConnectedFusion(channels, levels, batch_norm, activation)
@@ -164,13 +178,23 @@ class QEFPN(nn.Module):
         """Images (B, 3, H, W) → saliency logits (B, 1, H, W)."""
         return self.run(images).logits
 
-    def run(self, images: Tensor, *, keys: Tensor | None = None, unroll: int | None = None) -> NetworkOutput:
+    def run(
+        self,
+        images: Tensor,
+        *,
+        keys: Tensor | None = None,
+        unroll: int | None = None,
+        start: Sequence[Tensor] | None = None,
+        intermediate: int = 0,
+    ) -> NetworkOutput:
         """A forward pass with everything that training wants to see.
 
         Args:
             images: (B, 3, H, W), H and W at least 32.
             keys: one int64 key a sample that seeds the residual's mask, (B,).
             unroll: take this many weight-tied layers with plain autograd in place of solving (the warm-up).
+            start: where the solve starts: ``state`` of the former frame's output, for a video.
+            intermediate: iterates of the solve to decode into ``intermediate_logits``.
 
         Raises:
             ValueError: images of another shape, or smaller.
@@ -188,14 +212,32 @@ class QEFPN(nn.Module):
             x if stride == 2**level else resize(x, [-(-side // 2**level) for side in size])
             for x, stride, level in zip(reduced, self.backbone.strides, self.levels, strict=True)
         )
-        state, solution = self.pyramid(self.fusion(reduced), keys=keys, unroll=unroll)
+        injection = self.fusion(reduced)
+        # a pyramid of somebody's own need not know of the rare ones
+        rare: dict[str, Any] = {
+            name: given for name, given in (("start", start), ("intermediate", intermediate)) if given
+        }
+        state, solution = self.pyramid(injection, keys=keys, unroll=unroll, **rare)
+        logits, sides = self._decoded(state, size)
+        # no side head, no side: zip of a shorter list
+        side_logits = tuple(resize(head(side), size) for head, side in zip(self.side_heads, sides, strict=False))
+        on_the_way = () if solution is None else solution.intermediate
+        return NetworkOutput(
+            logits,
+            side_logits,
+            edge_logits=None if self.edge_head is None else resize(self.edge_head(reduced[0]), size),
+            solution=solution,
+            intermediate_logits=tuple(self._decoded(tuple(former), size)[0] for former in on_the_way),
+            injection=injection,
+            state=state,
+        )
+
+    def _decoded(self, state: tuple[Tensor, ...], size: Sequence[int]) -> tuple[Tensor, Sequence[Tensor]]:
+        """A state of the pyramid as logits (B, 1, H, W) and the decoder's intermediate maps."""
         if self.adapter is not None:
             state = self.adapter(state)
         features, sides = self.decoder(state)
-        # no side head, no side: zip of a shorter list
-        side_logits = tuple(resize(head(side), size) for head, side in zip(self.side_heads, sides, strict=False))
-        edge_logits = None if self.edge_head is None else resize(self.edge_head(reduced[0]), size)
-        return NetworkOutput(resize(self.head(features), size), side_logits, edge_logits, solution)
+        return resize(self.head(features), size), sides
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by part, f_theta by its own three parts, and their ``total``; absent parts are left

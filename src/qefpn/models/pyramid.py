@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qefpn.implicit import Equilibrium, Solution, fixed_point
+from qefpn.implicit import (
+    Equilibrium,
+    LastSolution,
+    Solution,
+    fixed_point,
+    jacobian_regularization,
+    spectral_radius,
+)
 from qefpn.models.layers import as_float
 from qefpn.models.transformation import Transformation
 
 
 class ImplicitPyramid(nn.Module):
-    """z* = f_theta(z*; x), found by a root solver from z = 0 (paper, Eq. 2–10).
+    """z* = f_theta(z*; x), found by a root solver, from z = 0 unless told otherwise (paper, Eq. 2–10).
 
     Args:
         transformation: f_theta.
@@ -22,6 +30,9 @@ class ImplicitPyramid(nn.Module):
         adjoint: how gradients pass the equilibrium.
         residual_in_eval: keep ``residual`` in evaluation. By default evaluation solves Eq. 3, so that a
             prediction is deterministic and independent of what else is in its batch.
+        start: "zero", or "last": a training step starts where the last one of the same shape ended, whatever its
+            pictures were. Evaluation starts from zero either way, so that a prediction does not depend on those
+            before it; for a video give ``start`` to ``forward``.
     """
 
     def __init__(
@@ -32,16 +43,26 @@ class ImplicitPyramid(nn.Module):
         adjoint: Any,
         *,
         residual_in_eval: bool = False,
+        start: str = "zero",
     ) -> None:
         super().__init__()
+        if start not in ("zero", "last"):
+            raise ValueError(f"start: there are 'zero' and 'last', not {start!r}")
         self.transformation = transformation
         self.solver = solver
         self.residual = residual
         self.adjoint = adjoint
         self.residual_in_eval = residual_in_eval
+        self.last = LastSolution() if start == "last" else None
 
     def forward(
-        self, injection: tuple[Tensor, ...], *, keys: Tensor | None = None, unroll: int | None = None
+        self,
+        injection: tuple[Tensor, ...],
+        *,
+        keys: Tensor | None = None,
+        unroll: int | None = None,
+        start: Sequence[Tensor] | None = None,
+        intermediate: int = 0,
     ) -> tuple[tuple[Tensor, ...], Solution | None]:
         """Solve, or unroll a few layers with plain autograd.
 
@@ -49,6 +70,9 @@ class ImplicitPyramid(nn.Module):
             injection: fused features, a level each, (B, C, Hi, Wi).
             keys: one int64 key a sample for the residual's masks (see ``qefpn.implicit.fixed_point``).
             unroll: number of weight-tied layers; ``None`` solves.
+            start: where the solve starts, shaped like ``injection``: the state of the former frame of a video.
+                Where its shapes differ (the size of the frames has changed) the start is zero.
+            intermediate: iterates to hand out in ``Solution.intermediate``, evenly spread over the solver's steps.
 
         Returns:
             The state, shaped like ``injection``, and the solution (``None`` if unrolled). float32 also under
@@ -57,28 +81,64 @@ class ImplicitPyramid(nn.Module):
         with torch.autocast(injection[0].device.type, enabled=False):
             injection = tuple(as_float(x) for x in injection)
             state: tuple[Tensor, ...] = tuple(torch.zeros_like(x) for x in injection)
+            f = self.transformation.bound()
             if unroll is not None:
                 for _ in range(unroll):
-                    state = self.transformation(state, *injection)
+                    state = f(state, *injection)
                 return state, None
             residual = self.residual if self.training or self.residual_in_eval else Equilibrium()
+            last = self.last if self.training and start is None else None
             solution = fixed_point(
-                self.transformation,
-                state,
+                f,
+                _started(state, start) if last is None else last.start(state),
                 injection,
                 solver=self.solver,
                 residual=residual,
                 adjoint=self.adjoint,
                 keys=keys,
+                intermediate=_spread(intermediate, self.solver.max_steps),
             )
+            if last is not None:
+                last.keep(solution)
         return tuple(solution.value), solution
+
+    def jacobian_regularization(self, state: Sequence[Tensor], injection: Sequence[Tensor], samples: int = 1) -> Tensor:
+        """The loss term of :func:`qefpn.implicit.jacobian_regularization` at ``state``."""
+        given = tuple(as_float(x) for x in injection)
+        z = tuple(as_float(x.detach()) for x in state)
+        return jacobian_regularization(self.transformation.bound(), z, given, samples=samples)
+
+    def spectral_radius(self, state: Sequence[Tensor], injection: Sequence[Tensor], iterations: int = 20) -> Tensor:
+        """(B,) spectral radius of f_theta's Jacobian at ``state``; leaves torch's generator as it is."""
+        generator = torch.Generator().manual_seed(0)
+        given = tuple(as_float(x.detach()) for x in injection)
+        z = tuple(as_float(x.detach()) for x in state)
+        with torch.no_grad():
+            return spectral_radius(self.transformation.bound(), z, given, iterations=iterations, generator=generator)
+
+
+def _started(zero: tuple[Tensor, ...], start: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+    if start is None or [x.shape for x in start] != [x.shape for x in zero]:
+        return zero
+    return tuple(torch.empty_like(like).copy_(as_float(x.detach())) for x, like in zip(start, zero, strict=True))
+
+
+def _spread(count: int, steps: int) -> list[int]:
+    """``count`` numbers of iterates between the first and the last of ``steps``."""
+    return sorted({max(1, round(steps * number / (count + 1))) for number in range(1, count + 1)})
 
 
 class PlainPyramid(nn.Module):
     """No pyramid: the fused features go to the decoder as they are (the ablation's baseline)."""
 
     def forward(
-        self, injection: tuple[Tensor, ...], *, keys: Tensor | None = None, unroll: int | None = None
+        self,
+        injection: tuple[Tensor, ...],
+        *,
+        keys: Tensor | None = None,
+        unroll: int | None = None,
+        start: Sequence[Tensor] | None = None,
+        intermediate: int = 0,
     ) -> tuple[tuple[Tensor, ...], None]:
-        """``injection`` itself; ``keys`` and ``unroll`` are accepted and mean nothing here."""
+        """``injection`` itself; the other arguments are accepted and mean nothing here."""
         return injection, None

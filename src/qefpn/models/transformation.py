@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,14 @@ from torch import Tensor, nn
 
 from qefpn.models.fusion import FullyConnectedFusion
 from qefpn.models.layers import (
+    WeightNorm,
     activation_named,
     channels_last_has_forward_derivative,
     conv3x3,
     group_norm,
+    group_normed,
     small_normal_,
+    weight_normed_,
 )
 
 INITIAL_STD = 0.01
@@ -60,7 +64,7 @@ class InjectedResidualBlock(nn.Module):
         # casts spelt out: a convolution under autocast has no forward derivative
         norm, low = self.expand_norm, torch.bfloat16
         hidden = F.conv2d(z.to(low), self.expand.weight.to(low), padding=1)
-        hidden = F.group_norm(hidden, norm.num_groups, norm.weight.to(low), norm.bias.to(low), norm.eps)
+        hidden = group_normed(hidden, norm.num_groups, norm.weight.to(low), norm.bias.to(low), norm.eps)
         return F.conv2d(self.activation(hidden), self.reduce.weight.to(low), padding=1).to(z.dtype)
 
 
@@ -76,6 +80,7 @@ class Transformation(nn.Module):
         expansion: width of the residual block over ``channels``.
         activation: name of the activation.
         half: the wide part of the blocks in bfloat16 (see ``InjectedResidualBlock``).
+        weight_norm: weight norm on every convolution. It starts as the same function.
 
     Attributes:
         channels_last: memory format inside; the state may come and go in any.
@@ -89,6 +94,7 @@ class Transformation(nn.Module):
         activation: str = "relu",
         *,
         half: bool = False,
+        weight_norm: bool = False,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(InjectedResidualBlock(channels, expansion, activation, half=half) for _ in levels)
@@ -99,6 +105,8 @@ class Transformation(nn.Module):
         small_normal_(self, INITIAL_STD)
         for level in self.post:
             nn.init.constant_(level.get_parameter("1.weight"), INITIAL_GAIN)
+        if weight_norm:
+            weight_normed_(self)
         self.channels_last = channels_last_has_forward_derivative()
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
@@ -111,3 +119,33 @@ class Transformation(nn.Module):
             for block, state, x in zip(self.blocks, z, injection, strict=True)
         ]
         return tuple(post(fused) for post, fused in zip(self.post, self.fusion(states), strict=True))
+
+    def bound(self) -> Callable[..., tuple[Tensor, ...]]:
+        """This map for one solve: with weight norm, the weights are normalised here once and not at each call.
+
+        Gradients reach the parameters through the weights computed here, so it is called with grad enabled where
+        they are wanted, and again after a change of parameters.
+        """
+        norms = [part for part in self.modules() if isinstance(part, WeightNorm)]
+        if not norms:
+            return self
+        convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
+        weights = [part.weight for part in convolutions]
+
+        def f(z: Sequence[Tensor], *injection: Tensor) -> tuple[Tensor, ...]:
+            with _held(norms, weights):
+                out: tuple[Tensor, ...] = self(z, *injection)
+                return out
+
+        return f
+
+
+@contextmanager
+def _held(norms: Sequence[WeightNorm], weights: Sequence[Tensor]) -> Iterator[None]:
+    for norm, weight in zip(norms, weights, strict=True):
+        norm.held = weight
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.held = None

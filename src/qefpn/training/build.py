@@ -43,6 +43,8 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
         "adjoint": config.adjoint,
         "residual_in_eval": pyramid.residual_in_eval,
         "block_dtype": pyramid.block_dtype,
+        "start": pyramid.start,
+        "weight_norm": pyramid.weight_norm,
         "low_level_edges": config.loss.get("name") == "low_level_edges",
         "intermediate_supervision": pyramid.intermediate_supervision,
     }
@@ -51,6 +53,13 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
 def loss_options(config: TrainConfig) -> dict[str, Any]:
     """Arguments of :func:`qefpn.losses.build_loss`."""
     return {**config.loss, "edge_filter": config.edge_filter.get("name", "sobel")}
+
+
+def regularization_options(config: TrainConfig) -> dict[str, Any]:
+    """The pyramid's loss terms and what is measured on demand, for :class:`SaliencyModule`."""
+    pyramid = config.pyramid
+    names = ("jacobian_weight", "jacobian_samples", "correction_weight", "correction_states", "correction_gamma")
+    return {name: getattr(pyramid, name) for name in (*names, "spectral_radius_every")}
 
 
 def build_module(config: TrainConfig) -> SaliencyModule:
@@ -67,6 +76,7 @@ def build_module(config: TrainConfig) -> SaliencyModule:
             protocol=config.protocol,
             image_size=config.data.image_size,
             seed=config.seed,
+            regularization=regularization_options(config),
         ),
     )
 
@@ -112,6 +122,15 @@ def _check_rest(config: TrainConfig) -> None:
     require(pyramid.name in ("implicit", "none"), f"pyramid must be implicit or none, not {pyramid.name!r}")
     require(pyramid.channels >= 1, f"pyramid.channels must be at least 1, not {pyramid.channels}")
     require(pyramid.expansion >= 1, f"pyramid.expansion must be at least 1, not {pyramid.expansion}")
+    require(pyramid.start in ("zero", "last"), f"pyramid.start must be zero or last, not {pyramid.start!r}")
+    for key in ("jacobian_weight", "correction_weight"):
+        value = getattr(pyramid, key)
+        require(0 <= value < float("inf"), f"pyramid.{key} must be a number from 0 on, not {value}")
+    for key in ("jacobian_samples", "correction_states"):
+        require(getattr(pyramid, key) >= 1, f"pyramid.{key} must be at least 1, not {getattr(pyramid, key)}")
+    gamma, every = pyramid.correction_gamma, pyramid.spectral_radius_every
+    require(0 < gamma <= 1, f"pyramid.correction_gamma must be in (0, 1], not {gamma}")
+    require(every >= 0, f"pyramid.spectral_radius_every must be at least 0, not {every}")
     require(optimizer.lr > 0, f"optimizer.lr must be positive, not {optimizer.lr}")
     require(optimizer.name in ("sgd", "adamw"), f"optimizer must be sgd or adamw, not {optimizer.name!r}")
     require(len(optimizer.betas) == 2, f"optimizer.betas are two numbers, not {optimizer.betas}")

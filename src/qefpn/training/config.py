@@ -34,6 +34,14 @@ class PyramidConfig:
     intermediate_supervision: bool = False
     residual_in_eval: bool = False
     block_dtype: str = "float32"
+    start: str = "zero"
+    weight_norm: bool = False
+    jacobian_weight: float = 0.0
+    jacobian_samples: int = 1
+    correction_weight: float = 0.0
+    correction_states: int = 1
+    correction_gamma: float = 0.8
+    spectral_radius_every: int = 0
 
 
 @dataclass

@@ -9,12 +9,22 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from qefpn.implicit import SolveStats
+from qefpn.implicit import SolveStats, fixed_point_correction
 from qefpn.losses import build_loss
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN, NetworkOutput
+from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.training.inference import predict_maps
 from qefpn.training.schedule import build_schedule
+
+REGULARIZATION: dict[str, Any] = {
+    "jacobian_weight": 0.0,  # of ‖J_f‖²/N at the state
+    "jacobian_samples": 1,  # of Hutchinson's estimate
+    "correction_weight": 0.0,  # of the loss of iterates on the way
+    "correction_states": 1,
+    "correction_gamma": 0.8,  # weight of an iterate over that of the next
+    "spectral_radius_every": 0,  # steps between measurements of J_f's spectral radius; 0: never
+}
 
 VALIDATED = ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure")
 
@@ -33,6 +43,8 @@ class SaliencyModule(pl.LightningModule):
         protocol: of the validation metrics, ``f3net`` or ``pysod``.
         image_size: side of the pictures in validation and test, kept for whoever loads the checkpoint.
         seed: of the masks of the quasi residual.
+        regularization: weights and settings of the pyramid's loss terms, keys of :data:`REGULARIZATION`; None, and
+            keys that are not given, for all off.
     """
 
     def __init__(
@@ -45,6 +57,7 @@ class SaliencyModule(pl.LightningModule):
         protocol: str = "f3net",
         image_size: int = 352,
         seed: int = 0,
+        regularization: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -55,6 +68,7 @@ class SaliencyModule(pl.LightningModule):
         self._optimizer = optimizer
         self._warmup = warmup
         self._seed = seed
+        self._regularization = REGULARIZATION | (regularization or {})
         self._output: NetworkOutput | None = None
         self.validated_at = -1  # optimizer step of the last validation
 
@@ -75,12 +89,15 @@ class SaliencyModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         # A key a picture and step: a mask does not depend on the batch, the rank or the number of workers.
         keys = batch["index"] + (self.global_step + 1) * 1_000_003 + self._seed * 7_919
-        output = self.network.run(batch["image"], keys=keys, unroll=self.unrolled_layers())
+        corrected = self._regularization["correction_weight"] > 0
+        states = self._regularization["correction_states"] if corrected else 0
+        output = self.network.run(batch["image"], keys=keys, unroll=self.unrolled_layers(), intermediate=states)
         loss, terms = self.criterion(
             output.logits, batch["mask"], side_logits=output.side_logits, edge_logits=output.edge_logits
         )
         self._output = output
         size = len(batch["index"])
+        loss = loss + self._regularized(output, batch["mask"], size)
         self.log("loss", loss, prog_bar=True, batch_size=size)
         self.log_dict({f"loss_{name}": value for name, value in terms.items()}, batch_size=size)
         self.log("lr", self._head_rate(), prog_bar=True)
@@ -88,6 +105,28 @@ class SaliencyModule(pl.LightningModule):
         if output.solution is not None:
             self._log_solve("solver", output.solution.stats, size)
         return loss
+
+    def _regularized(self, output: NetworkOutput, mask: Tensor, size: int) -> Tensor | float:
+        """The weighted loss terms of the pyramid that are on; logged without their weights."""
+        options, pyramid = self._regularization, self.network.pyramid
+        if not isinstance(pyramid, ImplicitPyramid):
+            return 0.0
+        total: Tensor | float = 0.0
+        if options["jacobian_weight"] > 0:
+            term = pyramid.jacobian_regularization(output.state, output.injection, options["jacobian_samples"])
+            self.log("loss_jacobian", term.detach(), batch_size=size)
+            total = total + options["jacobian_weight"] * term
+        if output.intermediate_logits:
+            edges = None if output.edge_logits is None else output.edge_logits.detach()  # their loss is in already
+            losses = [self.criterion(logits, mask, edge_logits=edges)[0] for logits in output.intermediate_logits]
+            term = fixed_point_correction(losses, options["correction_gamma"])
+            self.log("loss_correction", term.detach(), batch_size=size)
+            total = total + options["correction_weight"] * term
+        every = options["spectral_radius_every"]
+        if every > 0 and self.global_step % every == 0:
+            radius = pyramid.spectral_radius(output.state, output.injection)
+            self.log_dict({"spectral_radius": radius.mean(), "spectral_radius_max": radius.max()}, batch_size=size)
+        return total
 
     def _log_place(self, step: int) -> None:
         # Lightning's own count of steps is one too high after a resume inside an epoch.
@@ -107,6 +146,7 @@ class SaliencyModule(pl.LightningModule):
         self.log(f"{name}_residual", residual.mean(), prog_bar=name == "solver", batch_size=size)
         self.log_dict(
             {
+                f"{name}_norm": stats.norm.float().mean(),
                 f"{name}_steps_max": steps.max(),
                 f"{name}_residual_max": residual.max(),
                 f"{name}_evaluations": stats.evaluations.float().mean(),

@@ -54,8 +54,9 @@ class Anderson(Solver):
         known = fz is not None
         tracker = Tracker(self, z, candidate=not known)
         slots = min(self.memory, self.max_steps)
-        residuals = z.new_empty(batch, slots, size)
-        values = z.new_empty(batch, slots, size)
+        # an iterate of the whole batch in one piece: what is written at a time
+        residuals = z.new_empty(slots, batch, size).transpose(0, 1)
+        values = z.new_empty(slots, batch, size).transpose(0, 1)
         gram = torch.zeros(batch, slots, slots, dtype=wide(z.device), device=z.device)
         if fz is None:
             fz = f(z)
@@ -79,7 +80,7 @@ class Anderson(Solver):
                 z = torch.baddbmm(z, weights, residuals[:, :filled], alpha=self.damping - 1.0)
             z = tracker.freeze(z[:, 0])
             fz = f(z) if final is None or step + 1 < self.max_steps else final(z)
-        return SolveResult(tracker.best, tracker.finish(free=int(known)))
+        return SolveResult(tracker.best, tracker.finish(tracker.best, free=int(known)))
 
     def _weights(self, gram: Tensor, slot: int) -> Tensor:
         """The weights (B, n) of the stored iterates, from the residuals' Gram matrix (B, n, n)."""

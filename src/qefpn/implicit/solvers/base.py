@@ -86,6 +86,10 @@ class Tracker:
     A sample's entries depend on that sample alone. A sample stops when it has converged or when its
     evaluation is not finite; its best iterate is then frozen.
 
+    With tolerances a step waits for the device once, to learn whether all have stopped. Where every step is taken
+    anyway (rtol = atol = 0) nothing is read back: no Python control depends on data, so that a solve compiles as one
+    graph and can be captured as a CUDA graph. On a CPU, outside of a compiler, reading is free and saves copies.
+
     Args:
         solver: the tolerances.
         z: (B, N), the starting point.
@@ -100,8 +104,9 @@ class Tracker:
         self.candidate, self.latest = candidate, latest
         self.best = z
         self.step = 0
-        self.stop_steps: list[int | None] = [None] * batch
-        self.any_stopped = False
+        self.reads = self.tolerant or (z.device.type == "cpu" and not torch.compiler.is_compiling())
+        self.any_stopped = not self.reads  # as far as anybody knows
+        self.stop_step = torch.zeros(batch, dtype=torch.int64, device=z.device)
         self.stopped = torch.zeros(batch, dtype=torch.bool, device=z.device)
         self.finite = torch.ones(batch, dtype=torch.bool, device=z.device)
         self._table: Tensor | None = None  # rows: score, relative residual, residual, of the best iterate
@@ -129,36 +134,36 @@ class Tracker:
         if self.tolerant:
             ended = ended | (better & (score <= limit))
         self.finite = self.finite & (finite | self.stopped)
+        self.stop_step = torch.where(self.stopped, self.stop_step, self.step)
         self.stopped = self.stopped | ended
+        self.step += 1
+        if not self.reads:
+            self.best = torch.where(better[:, None], z, self.best)
+            return False
         # the one wait for the device
         better_list, stopped_list = torch.stack([better, self.stopped]).tolist()
         if all(better_list):
             self.best = z
         elif any(better_list):
             self.best = torch.where(better[:, None], z, self.best)
-        for sample, stopped in enumerate(stopped_list):
-            if stopped and self.stop_steps[sample] is None:
-                self.stop_steps[sample] = self.step
-                self.any_stopped = True
-        self.step += 1
+        self.any_stopped = any(stopped_list)
         return all(stopped_list)
 
     def freeze(self, z: Tensor) -> Tensor:
         """``z`` with the stopped samples at their best iterates."""
         return torch.where(self.stopped[:, None], self.best, z) if self.any_stopped else z
 
-    def finish(self, *, evaluations: Tensor | None = None, free: int = 0) -> SolveStats:
+    def finish(self, value: Tensor, *, evaluations: Tensor | None = None, free: int = 0) -> SolveStats:
         """The statistics.
 
         Args:
+            value: (B, N), what the solve returns.
             evaluations: (B,) int64, where it is not one an iterate.
             free: evaluations of each sample that cost nothing.
         """
         offset = int(self.latest)  # a plain iteration moves to its last value without evaluating there
         assert self._table is not None
-        last = self.step - 1
-        device = self.stopped.device
-        counts = torch.tensor([last if stop is None else stop for stop in self.stop_steps], device=device)
+        counts = self.stop_step  # of a sample that runs it is the number of the last iterate
         score, relative, residual = self._table
         return SolveStats(
             steps=counts + offset,
@@ -167,6 +172,7 @@ class Tracker:
             relative_residual=relative,
             converged=score <= (self.rtol if self.atol == 0 else 1.0),
             finite=self.finite,
+            norm=norms(value),
             trace=torch.stack(self._trace),
         )
 

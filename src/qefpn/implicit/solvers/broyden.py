@@ -92,7 +92,7 @@ class Broyden(Solver):
         evaluations = None
         if search is not None:
             evaluations = search.evaluations + (0 if known else 1)
-        stats = tracker.finish(evaluations=evaluations, free=int(known))
+        stats = tracker.finish(tracker.best, evaluations=evaluations, free=int(known))
         return SolveResult(tracker.best, stats, estimate.transposed() if keep_inverse else None)
 
 
@@ -107,7 +107,8 @@ class Estimate:
         batch, size = z.shape
         self.memory = max_steps if memory is None else memory
         rows = min(max_steps + 1, self.memory + 3)
-        self.rows = z.new_empty(batch, max(rows, 2), size)
+        # a row of the whole batch in one piece: what is written at a time
+        self.rows = z.new_empty(max(rows, 2), batch, size).transpose(0, 1)
         self.K = torch.zeros(batch, rows, rows, dtype=wide(z.device), device=z.device)
         self.n = 0
         self.pairs = 0
@@ -124,8 +125,13 @@ class Estimate:
         torch.sub(fz, z, out=g)
         if self.n == 0 or not measure:
             return norms(g)
-        two = self.rows[:, 0 : self.n + 1 : self.n]
-        self.dots = torch.bmm(two, self.rows[:, : self.n + 1].transpose(1, 2)).to(self.K.dtype)
+        known = self.rows[:, : self.n + 1].transpose(1, 2)
+        if g.device.type == "cpu":  # two products of one row: BLAS takes five times as long for one of two rows
+            rows = (self.rows[:, :1], self.rows[:, self.n : self.n + 1])
+            dots = torch.cat([torch.bmm(row, known) for row in rows], dim=1)
+        else:
+            dots = torch.bmm(self.rows[:, 0 : self.n + 1 : self.n], known)
+        self.dots = dots.to(self.K.dtype)
         return self.dots[:, 0, 0].clamp_min(0.0).sqrt()
 
     def direction(self, frozen: Tensor | None = None) -> Tensor:

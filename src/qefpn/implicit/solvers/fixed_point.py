@@ -51,4 +51,4 @@ class FixedPointIteration(Solver):
                 break
             z = tracker.freeze(torch.lerp(z, fz, self.damping))
             fz = f(z) if final is None or step + 1 < self.max_steps else final(z)
-        return SolveResult(tracker.best, tracker.finish(free=int(known)))
+        return SolveResult(tracker.best, tracker.finish(tracker.best, free=int(known)))

@@ -54,4 +54,4 @@ class Unroll(Solver):
             z = value
             if done:
                 break
-        return SolveResult(z, tracker.finish(free=int(known)))
+        return SolveResult(z, tracker.finish(z, free=int(known)))
