@@ -1,17 +1,23 @@
-"""The command in processes of its own: Ctrl-C, and two devices."""
+"""The command in processes of its own: Ctrl-C, kills, two devices, and sweeps of all that."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from tests.commands.runs import log, words
+
+from qefpn.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -46,12 +52,187 @@ def test_two_processes(tmp_path: Path, data_root: Path) -> None:
     assert done.stdout.count("training on") == 1
 
 
-def test_a_sweep_does_not_start_processes_of_its_own(tmp_path: Path, data_root: Path) -> None:
-    """They would be started with the whole sweep."""
-    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    argv = [w for w in words(tmp_path / "run", data_root, *ddp) if w != "trainer=cpu" and "run.dir" not in w]
-    sweep = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep"]
-    done = subprocess.run(command(*argv, *sweep), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert done.stderr.count("a multirun takes one device a job") == 2
-    assert "Traceback" not in done.stderr
+SPY = """
+import json, os, pathlib, sys
+
+if "RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ and "qefpn.commands.sweep_ranks" in sys.orig_argv:
+    directory = pathlib.Path(sys.orig_argv[-1])
+    rank = os.environ["RANK"]
+    from qefpn.training.module import SaliencyModule
+
+    step = SaliencyModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if os.environ.get("FAIL") == directory.name + "/" + rank:
+            raise RuntimeError("out of memory in rank " + rank)
+        seen = {"rank": self.global_rank, "world": self.trainer.world_size, "seed": self._seed}
+        seen |= {"lr": self._optimizer["lr"], "root": self.trainer.default_root_dir, "pictures": len(batch["index"])}
+        (directory / ("rank" + rank + ".json")).write_text(json.dumps(seen))
+        return step(self, batch, batch_idx)
+
+    SaliencyModule.training_step = training_step
+"""
+"""What each rank sees, told from within it."""
+
+SIZES = ["synthetic.train=12", "synthetic.test=3", "synthetic.size=64"]
+DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.val_fraction=0.3", "report=false"]
+
+
+def sweep_words(folder: Path, data: Path, *more: str) -> list[str]:
+    gone = ("hydra.run.dir",) if "trainer=ddp" not in more else ("hydra.run.dir", "trainer=cpu")
+    kept = [word for word in words(folder, data, *more) if not word.startswith(gone)]
+    return [*kept, "-m", f"hydra.sweep.dir={folder}"]
+
+
+def test_a_sweep_of_two_processes_a_job(tmp_path: Path, data_root: Path) -> None:
+    """Every rank has its own job's options and directory; rank 1 of the second job fails, alone, and is resumed."""
+    (tmp_path / "spy").mkdir()
+    (tmp_path / "spy" / "sitecustomize.py").write_text(SPY)
+    folder = tmp_path / "it's a sweep"
+    argv = sweep_words(folder, data_root, *DDP, "seed=0,1,2", "optimizer.lr=0.0625")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "spy")}
+    done = subprocess.run(
+        command(*argv), capture_output=True, text=True, timeout=400, env={**environment, "FAIL": "1/1"}
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == "qefpn train: failed: job 1; the other jobs are done"
+    error = (folder / "1" / "error.txt").read_text()
+    assert "rank 1:" in error
+    assert "RuntimeError: out of memory in rank 1" in error
+    assert not (folder / "1" / "metrics.json").exists()
+    for job in (0, 2):
+        seen = [json.loads((folder / str(job) / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+        assert [one["rank"] for one in seen] == [0, 1]
+        for one in seen:
+            assert one["root"] == str(folder / str(job))
+            assert (one["world"], one["seed"], one["lr"], one["pictures"]) == (2, job, 0.0625, 2)  # of a batch of 4
+        assert json.loads((folder / str(job) / "metrics.json").read_text())["SYN-TE"]["images"] == 3
+        assert [int(row["step"]) for row in log(folder / str(job))] == [0, 1, 2]
+    kept = {job: (folder / job / "metrics.json").stat().st_mtime_ns for job in ("0", "2")}
+    again = subprocess.run(
+        command(*argv, "sweep.resume=true"), capture_output=True, text=True, timeout=200, env=environment
+    )
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("done before") == 2
+    assert (folder / "1" / "metrics.json").is_file()
+    assert not (folder / "1" / "error.txt").exists()
+    assert kept == {job: (folder / job / "metrics.json").stat().st_mtime_ns for job in ("0", "2")}
+
+
+def wait_for(there: Callable[[], bool], seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while not there() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert there()
+
+
+@pytest.mark.parametrize(
+    ("number", "devices"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGKILL, 1)], ids=str
+)
+def test_a_killed_sweep_goes_on(number: signal.Signals, devices: int, tmp_path: Path, data_root: Path) -> None:
+    folder = tmp_path / "sweep"
+    long = ["trainer.max_steps=60", "warmup.steps=60", "data.image_size=96", "data.scales=[96]"]
+    argv = sweep_words(folder, data_root, *(DDP if devices == 2 else ()), *long, "seed=0,1", "evaluate=false")
+    process = subprocess.Popen(
+        command(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    second = folder / "1"
+    wait_for(lambda: (second / "log.csv").exists() and len(log(second)) > 3)
+    if number == signal.SIGTERM:
+        process.send_signal(number)
+    else:
+        kill_all(process.pid)
+    _, err = process.communicate(timeout=90)
+    state = json.loads((second / "job.json").read_text())["state"]
+    reached = 0
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "interrupted: job 1" in err
+        assert state == "interrupted"
+        reached = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        assert 3 < reached < 60
+    else:
+        assert process.returncode == -signal.SIGKILL
+        assert state == "running"
+    again = subprocess.run(command(*argv, "sweep.resume=true"), capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0, again.stderr
+    assert "job 0: seed=0: done before" in again.stdout
+    assert ("goes on from" in again.stdout) == (number == signal.SIGTERM)
+    last = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 60
+    steps = [int(row["step"]) for row in log(second)]
+    if number == signal.SIGTERM:  # went on with the step that followed
+        assert steps == list(range(60))
+    assert json.loads((second / "job.json").read_text())["attempts"] == 2
+
+
+def kill_all(pid: int) -> None:
+    """SIGKILL for a process and what it started, as when a machine goes down."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = dict(map(int, line.split()) for line in listed.splitlines())
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    for one in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+
+
+def proc(pid: int, name: str) -> list[str]:
+    """`environ` or `cmdline` of a process, nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def rank_processes(job: Path) -> list[int]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    own = [(pid, proc(pid, "cmdline")) for pid in pids]
+    return [pid for pid, line in own if "qefpn.commands.sweep_ranks" in line and str(job) in line]
+
+
+def test_a_rank_that_is_killed_ends_its_job_alone(tmp_path: Path, data_root: Path) -> None:
+    folder = tmp_path / "sweep"
+    long = ["trainer.max_steps=3,100000", "warmup.steps=60", "evaluate=false"]
+    process = subprocess.Popen(
+        command(*sweep_words(folder, data_root, *DDP, *long)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        wait_for(lambda: (folder / "1" / "log.csv").exists())
+        (rank,) = (pid for pid in rank_processes(folder / "1") if "RANK=1" in proc(pid, "environ"))
+        os.kill(rank, signal.SIGKILL)
+        assert process.wait(timeout=120) == 1
+    finally:
+        if process.poll() is None:
+            kill_all(process.pid)
+    states = [json.loads((folder / str(job) / "job.json").read_text())["state"] for job in (0, 1)]
+    assert states == ["done", "failed"]
+    assert "SIGKILL" in (folder / "1" / "error.txt").read_text()
+
+
+def test_two_machines_by_torchrun_s_variables(tmp_path: Path, data_root: Path) -> None:
+    """Two machines of one device each, here both this one."""
+    assert main(["data", "synthesize", f"data.root={tmp_path}/data", *SIZES]) == 0
+    run = tmp_path / "run"
+    one = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "data.val_fraction=0.3", "report=false"]
+    argv = [word for word in words(run, tmp_path / "data", *one) if word != "trainer=cpu"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+    start += ["--master_addr=127.0.0.1", f"--master_port={port}"]
+    machines = [
+        subprocess.Popen(
+            [*start, f"--node_rank={rank}", "-m", "qefpn.cli", *argv],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [machine.communicate(timeout=200)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(said)
+    assert [int(row["step"]) for row in log(run)] == [0, 1, 2]
+    assert json.loads((run / "metrics.json").read_text())["SYN-TE"]["images"] == 3
+    assert "".join(said).count("training on") == 1

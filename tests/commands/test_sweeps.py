@@ -11,6 +11,11 @@ import yaml
 from tests.commands.runs import losses, train, words
 
 from qefpn.cli import main
+from qefpn.commands.overrides import compose_config, parse_overrides
+from qefpn.commands.sweep_jobs import claimed_gpu, read_jobs
+from qefpn.commands.sweep_plan import claim, plan_of, read_plan
+from qefpn.commands.sweep_rows import expand_rows
+from qefpn.commands.sweep_run import best_score
 from qefpn.training import run as training_run
 
 
@@ -54,7 +59,17 @@ def test_a_job_that_fails_fails_alone(
     assert done == [True, False, True]
     err = capfd.readouterr().err
     assert "out of memory" in err
-    assert "failed: job 1" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == "qefpn train: failed: job 1; the other jobs are done"
+    assert "RuntimeError: out of memory" in (tmp_path / "1" / "error.txt").read_text()
+    assert [job.state for job in read_jobs(tmp_path)] == ["done", "failed", "done"]
+    # started again, it runs what failed, and that alone
+    monkeypatch.setattr(training_run, "build_module", built)
+    kept = [(tmp_path / job / "checkpoints" / "last.ckpt").stat().st_mtime_ns for job in ("0", "2")]
+    assert main(sweep(tmp_path, data_root, "seed=0,1,2", "sweep.resume=true")) == 0
+    assert kept == [(tmp_path / job / "checkpoints" / "last.ckpt").stat().st_mtime_ns for job in ("0", "2")]
+    assert [job.attempts for job in read_jobs(tmp_path)] == [1, 2, 1]
+    assert not (tmp_path / "1" / "error.txt").exists()
+    assert losses(tmp_path / "0") != losses(tmp_path / "1")
 
 
 @pytest.mark.slow
@@ -64,8 +79,9 @@ def test_a_job_s_mistake_found_late_is_one_line(
     """Whether a set is there is known only when it is looked for."""
     assert main(sweep(tmp_path, data_root, "data.test=[SYN-TE],[SYN-TE,OTHER]")) == 1
     err = capfd.readouterr().err.splitlines()
-    assert len(err) == 2
+    assert len(err) == 3  # the mistake, how many are done, which are not
     assert "job 1" in err[0]
+    assert (tmp_path / "1" / "error.txt").read_text().strip() in err[0]
     assert (tmp_path / "0" / "checkpoints" / "last.ckpt").is_file()
 
 
@@ -76,6 +92,99 @@ def test_a_mistake_in_one_choice_stops_all_before_they_start(
         assert main(sweep(tmp_path, data_root, axis)) == 2
         assert len(capfd.readouterr().err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_goes_on_in_its_own_directory_alone(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "sweep"
+    words = [w for w in sweep(folder, data_root, "ablation=p")[1:] if w != "-m"]
+    claim(folder, plan_of(expand_rows(words), parse_overrides(expand_rows(words))), resume=False)
+    plan = read_plan(folder)
+    assert plan is not None
+    assert (plan.axes, plan.jobs) == (["ablation.row"], 4)
+    for more, said in (
+        (["ablation=p"], "sweep.resume=true"),
+        (["ablation=p", "seed=0,1"], "another sweep (seed=0,1)"),
+        (["ablation=adjoint", "sweep.resume=true"], "another sweep (ablation=adjoint; "),
+        (["ablation=p", "sweep.resume=maybe"], "sweep.resume"),
+        (["ablation=p", "sweep.resume=true", f"hydra.sweep.dir={tmp_path}"], "holds no sweep"),
+        (["ablation=p", "hydra.sweep.dir=a/${hydra.job.name}"], "${now:...}"),
+        (["ablation=p", "hydra/launcher=jobli"], "hydra/launcher=jobli"),
+    ):
+        assert main(sweep(folder, data_root, *more)) == 2, more
+        (line,) = capfd.readouterr().err.splitlines()
+        assert said in line
+    assert main([w for w in sweep(folder, data_root, "seed=1", "sweep.resume=true") if w != "-m"]) == 2
+    assert "-m" in capfd.readouterr().err
+    given = [w for w in sweep(folder, data_root, "seed=0,1", "sweep.resume=true") if "sweep.dir" not in w]
+    assert main(given) == 2
+    assert "hydra.sweep.dir=DIR" in capfd.readouterr().err
+    assert [p.name for p in folder.iterdir()] == ["sweep.json"]
+
+
+def test_a_job_says_what_it_is(tmp_path: Path, data_root: Path) -> None:
+    given = [w for w in sweep(tmp_path, data_root, "seed=3,4") if not w.startswith("solver.")]
+    assert main([*given, "ablation=solver", "ablation.row=quasi,unroll_1"]) == 0
+    jobs = read_jobs(tmp_path)
+    assert [job.overrides for job in jobs] == [
+        [f"seed={seed}", f"ablation.row={row}"] for seed in (3, 4) for row in ("quasi", "unroll_1")
+    ]
+    assert [(job.ablation or {})["row"] for job in jobs] == ["quasi", "unroll_1"] * 2
+    for job in jobs:
+        found = config(tmp_path / str(job.number))
+        assert found["ablation"] == job.ablation
+        assert found["logger"]["group"] == tmp_path.name
+        assert found["logger"]["tags"] == ["ablation=solver"]
+        assert found["logger"]["run_name"] == " ".join(job.overrides)
+    assert config(tmp_path / "1")["solver"] == {"name": "unroll", "max_steps": 1, "rtol": 0.0}
+
+
+def test_one_gpu_a_job(tmp_path: Path) -> None:
+    with claimed_gpu(tmp_path, 2) as first, claimed_gpu(tmp_path, 2) as second, claimed_gpu(tmp_path, 2) as third:
+        assert (first, second, third) == (0, 1, None)
+    with claimed_gpu(tmp_path, 2) as again:
+        assert again == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers(launcher: str, tmp_path: Path, data_root: Path) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    own = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else ["hydra.launcher.timeout_min=5"]
+    given = sweep(tmp_path, data_root, "seed=0,1", "data.test=[SYN-TE],[SYN-TE,OTHER]", f"hydra/launcher={launcher}")
+    assert main([*given, *own]) == 1  # a job that fails in another process is known here
+    jobs = read_jobs(tmp_path)
+    assert [job.state for job in jobs] == ["done", "failed"] * 2
+    assert [config(tmp_path / str(job))["seed"] for job in (0, 2)] == [0, 1]
+    assert "one test set" in (tmp_path / "1" / "error.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_search(tmp_path: Path, data_root: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
+    axes = [
+        "optimizer.lr=tag(log,interval(1e-4,1e-2))",
+        "solver.max_steps=range(1,4)",
+        "hydra.sweeper.direction=maximize",
+    ]
+    given = [w for w in sweep(tmp_path, data_root) if not w.startswith("solver.max_steps")]
+    assert main([*given, *search, *axes]) == 0
+    jobs = read_jobs(tmp_path)
+    assert [job.state for job in jobs] == ["done"] * 3
+    rates = [config(tmp_path / str(job.number))["optimizer"]["lr"] for job in jobs]
+    assert len(set(rates)) == 3
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates)
+    best = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
+    assert best["best_value"] == pytest.approx(max(best_score(tmp_path / str(job.number)) for job in jobs))
+
+
+@pytest.mark.parametrize("launcher", ["slurm"])
+def test_launchers_of_ours_compose(launcher: str) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    compose_config("train", [f"hydra/launcher={launcher}", "hydra.launcher.partition=gpu", "data.root=x"])
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from qefpn.commands.sweep_rows import OWN_KEYS, ablation_name, check_axes, row_label, with_row
 from qefpn.errors import UserError
 
 CONFIG_MODULE = "qefpn.conf"
@@ -82,6 +85,15 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
     return quoted, parsed
 
 
+def parse_overrides(arguments: Sequence[str]) -> list[Override]:
+    """What Hydra reads in the words, one override a word.
+
+    Raises:
+        UserError: for words that cannot be read.
+    """
+    return _parsed(arguments)[1]
+
+
 def compose_config(name: str, arguments: Sequence[str]) -> DictConfig:
     """The config ``conf/<name>.yaml`` with the overrides applied.
 
@@ -117,7 +129,31 @@ def _plain(config: DictConfig) -> object:
 
 
 def _composed(name: str, quoted: list[str]) -> DictConfig:
+    config, _ = compose_run(name, quoted)
+    return config
+
+
+def compose_run(name: str, quoted: Sequence[str]) -> tuple[DictConfig, dict[str, Any] | None]:
+    """The config with the overrides (quoted) and the options of its ablation's row, and that row's label.
+
+    What concerns a sweep alone is taken out of it. Inside a job of Hydra's, Hydra's own loader composes.
+
+    Raises:
+        UserError: as :func:`compose_config`; an ablation without a row.
+    """
+    label = row_label(quoted) if name == "train" else None
+    words = list(quoted) if label is None else with_row(quoted, label["name"], label["row"])
+    config = _compose_words(name, words)
+    with open_dict(config):
+        for key in OWN_KEYS:
+            config.pop(key, None)
+    return config, label
+
+
+def _compose_words(name: str, quoted: list[str]) -> DictConfig:
     try:
+        if GlobalHydra.instance().is_initialized():
+            return compose(name, overrides=quoted)
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
             return compose(name, overrides=quoted)
     except (HydraException, OmegaConfBaseException) as error:
@@ -131,6 +167,9 @@ def check_overrides(name: str, arguments: Sequence[str], *, multirun: bool) -> I
         UserError: as :func:`compose_config`.
     """
     quoted, parsed = _parsed(arguments)
+    ablation = ablation_name(arguments)
+    if ablation is not None:
+        check_axes(ablation, parsed)
     plain: list[str] = []
     axes: list[list[str]] = []
     for text, override in zip(quoted, parsed, strict=True):
@@ -138,6 +177,10 @@ def check_overrides(name: str, arguments: Sequence[str], *, multirun: bool) -> I
             plain.append(text)
         elif not multirun:
             raise UserError(f"{text}: for a run each give -m too; a list is written {_as_list(text)}")
+        elif override.is_interval_sweep():  # of a search
+            key, interval = text.partition("=")[0], override.value()
+            assert isinstance(interval, IntervalSweep)
+            axes.append([f"{key}={interval.start}", f"{key}={interval.end}"])
         elif not isinstance(override.value(), Glob):  # a glob names options that exist
             key = text.partition("=")[0]
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -160,6 +203,8 @@ def explain(error: Exception, name: str) -> str:
     if missing_option:
         group, option = missing_option.groups()
         options = group_options(group)
+        if group.startswith("hydra/"):
+            return f"{group}={option} is not there: joblib, submitit and optuna come with pip install 'qefpn[sweeps]'"
         if options:
             close = difflib.get_close_matches(option, options, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""

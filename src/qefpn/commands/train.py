@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from qefpn.commands.overrides import check_overrides, quote_paths, train_help
+from qefpn.commands.overrides import check_overrides, compose_run, parse_overrides, quote_paths, train_help
+from qefpn.commands.sweep_jobs import read_jobs, summary
+from qefpn.commands.sweep_plan import SWEEP_DIR, claim, plan_of, sweep_directory, wants_resume
+from qefpn.commands.sweep_rows import expand_rows
+from qefpn.commands.sweep_run import sweep_job
 from qefpn.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ qefpn train - train the quasi-equilibrium pyramid, then score the test sets
 qefpn train data=duts data.root=DIR data.test=[ECSSD,DUTS-TE]
 qefpn train experiment=small data=folder data.root=MY_PICTURES
 qefpn train -m solver=broyden,anderson seed=0,1      a run for each combination
+qefpn train -m ablation=solver seed=0,1              a run for each row of the paper's Table IV, twice
 qefpn train --cfg job ...                            the configuration, without running
 """
 
@@ -41,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0; 1 where jobs of a multirun failed; 2 for a user's mistake.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # the other processes of a run say nothing
+    if _rank() > 0:  # the other processes of a run say nothing
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         argv = [_unquoted(word) for word in argv]
     dashed, words = split_flags(argv)
@@ -55,22 +59,62 @@ def main(argv: Sequence[str]) -> int:
     from qefpn.commands.runtime import quiet_libraries  # here, since --help must answer at once
 
     quiet_libraries()
-    if not any(flag in LOOK for flag in flags):
-        from qefpn.training.build import check
-        from qefpn.training.config import typed
+    multirun = any(flag in MULTIRUN for flag in flags)
+    if any(flag in LOOK for flag in flags):
+        return _hydra(dashed, words)
+    if multirun:
+        return _multirun(dashed, words)
+    if wants_resume(words):
+        raise UserError("sweep.resume goes on with a multirun: give -m and its hydra.sweep.dir (a run: resume=CKPT)")
+    _check(words, multirun=False)
+    _STATUS.update(code=0, words=["train", *argv])
+    return _hydra(dashed, words) or int(_STATUS["code"])
 
-        for config in check_overrides("train", words, multirun=any(flag in MULTIRUN for flag in flags)):
+
+def _check(words: Sequence[str], *, multirun: bool) -> None:
+    from qefpn.training.build import check
+    from qefpn.training.config import typed
+
+    started_by = os.environ.pop("TORCHELASTIC_RUN_ID", None)  # a trainer built to check knows of one machine alone
+    try:
+        for config in check_overrides("train", words, multirun=multirun):
             check(typed(config))
-    _STATUS.update(code=0, failed=[], words=["train", *argv])
+    finally:
+        if started_by is not None:
+            os.environ["TORCHELASTIC_RUN_ID"] = started_by
+
+
+def _hydra(dashed: Sequence[str], words: Sequence[str]) -> int:
+    """Hand over to Hydra. 143 where SIGTERM ended it, with last.ckpt written."""
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
     given, sys.argv = sys.argv, [sys.argv[0], *dashed, *quote_paths(words)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://qefpn.conf", config_name="train")(job)()
+    except SIGTERMException:
+        print("qefpn train: ended by SIGTERM; checkpoints/last.ckpt is where to go on from", file=sys.stderr)
+        return 143
     finally:
         sys.argv = given
-    if _STATUS["failed"]:
-        jobs = ", ".join(map(str, _STATUS["failed"]))
-        print(f"qefpn train: failed: job {jobs}; the other jobs are done", file=sys.stderr)
-    return int(_STATUS["code"])
+    return 0
+
+
+def _multirun(dashed: Sequence[str], words: Sequence[str]) -> int:
+    """A run for each choice, below one directory; a sweep that was begun there goes on where asked to."""
+    words = expand_rows(words)
+    resume = wants_resume(words)
+    if resume and not any(word.startswith(f"{SWEEP_DIR}=") for word in words):
+        raise UserError(f"sweep.resume=true needs {SWEEP_DIR}=DIR, the directory of the sweep to go on with")
+    plan = plan_of(words, parse_overrides(words))
+    directory, words = sweep_directory(words)
+    _check(words, multirun=True)
+    claim(directory, plan, resume=resume)
+    code = _hydra(dashed, words)
+    records = read_jobs(directory)
+    print(f"sweep: {directory}")
+    for line in summary(records, plan.jobs):
+        print(f"qefpn train: {line}", file=sys.stderr)
+    return code or int(any(record.state != "done" for record in records))
 
 
 def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -89,49 +133,35 @@ def _unquoted(word: str) -> str:
     return f"{key}={value[1:-1]}" if key == "hydra.run.dir" and value[:1] == value[-1:] == '"' else word
 
 
-_STATUS: dict[str, Any] = {"code": 0, "failed": [], "words": []}
+_STATUS: dict[str, Any] = {"code": 0, "words": []}
 
 
-def job(config: DictConfig) -> None:
-    """One run in Hydra's run directory. In a multirun a job's failure is its own; the others go on."""
-    from qefpn.training.build import check, device_count
+def job(config: DictConfig) -> float | None:
+    """One run in Hydra's run directory."""
+    settings = HydraConfig.get()
+    if settings.mode == RunMode.MULTIRUN:
+        return sweep_job(settings, run)
     from qefpn.training.config import typed
 
-    settings = HydraConfig.get()
-    multirun = settings.mode == RunMode.MULTIRUN
     try:
-        checked = typed(config)
-        if multirun:  # main saw every choice, but not every combination
-            check(checked)
-            if device_count(checked) > 1 and "RANK" not in os.environ:
-                raise UserError("a multirun takes one device a job: give trainer.devices=1, or run the jobs one by one")
+        composed, ablation = compose_run("train", list(settings.overrides.task))
         sys.argv[1:] = _STATUS["words"]  # with which Lightning starts the other processes of this run
-        run(checked, Path(settings.runtime.output_dir))
+        run(typed(composed), Path(settings.runtime.output_dir), ablation)
     except UserError as error:
-        where = f"job {settings.job.num}: " if multirun else ""
-        print(f"qefpn train: {where}{error}", file=sys.stderr)
-        if not multirun:
-            _STATUS["code"] = 2
-            return
-    except Exception:
-        if not multirun:
-            raise
-        traceback.print_exc()
-    else:
-        return
-    _STATUS["code"] = 1
-    _STATUS["failed"].append(settings.job.num)
+        print(f"qefpn train: {error}", file=sys.stderr)
+        _STATUS["code"] = 2
+    return None
 
 
-def run(config: TrainConfig, directory: Path) -> None:
-    """Data, training, evaluation, report."""
+def run(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> None:
+    """Data, training, evaluation, report; ``ablation`` is the run's place in one, for config.yaml."""
     from qefpn.commands.evaluate import evaluate_run
     from qefpn.commands.prepare import prepare_data
     from qefpn.training.run import fit
 
     data = prepare_data(config, directory)
-    checkpoint = fit(config, data, directory)
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) > 0:
+    checkpoint = fit(config, data, directory, ablation)
+    if _rank() > 0:
         return  # one process evaluates
     if checkpoint is None:
         print("fast_dev_run: one batch of everything ran; nothing was kept")
@@ -147,3 +177,11 @@ def run(config: TrainConfig, directory: Path) -> None:
             device="cpu" if config.trainer.accelerator == "cpu" else "auto",
             limit=config.trainer.limit_test_batches,
         )
+
+
+def _rank() -> int:
+    """Of this process among those of the run: as torchrun, srun or Lightning started it."""
+    for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if key in os.environ:
+            return int(os.environ[key])
+    return 0

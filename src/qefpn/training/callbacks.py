@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` at least every ``seconds`` of training, at the end, and when training breaks off.
+    """Writes ``last.ckpt`` at least every ``seconds`` of training, at the end, and when it breaks off (SIGTERM too).
 
     The file is written beside its place and then renamed, so that a kill leaves the former one whole.
     """
@@ -24,6 +28,8 @@ class LastCheckpoint(Callback):
         self.seconds = seconds
         self._saved_at = time.monotonic()
         self._saved_step = -1
+        self._terminated = False
+        self._stops = False
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.fast_dev_run or trainer.global_step == self._saved_step:  # type: ignore[attr-defined]
@@ -37,6 +43,13 @@ class LastCheckpoint(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            # Lightning's own handler communicates at once, in the midst of whatever the ranks are doing. Ours takes
+            # note, and the ranks agree after the step. Lightning puts the former handler back at the end.
+            signal.signal(signal.SIGTERM, self._note_sigterm)
+
+    def _note_sigterm(self, number: int, frame: FrameType | None) -> None:
+        self._terminated = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -44,10 +57,19 @@ class LastCheckpoint(Callback):
         # Where a limit ends training inside an epoch, Lightning then counts that epoch as done: saved here, a
         # resumed run goes on with the batch that follows.
         ends = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
-        due = ends or time.monotonic() - self._saved_at > self.seconds
-        # All ranks must agree, since saving is collective under some strategies.
-        if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
+        sigterm = self._terminated or trainer.received_sigterm
+        due = ends or sigterm or time.monotonic() - self._saved_at > self.seconds
+        if trainer.world_size > 1:  # all ranks must agree: saving is collective
+            due, sigterm = trainer.strategy.broadcast((due, sigterm))
+        if due:
             self._save(trainer)
+        self._stops = sigterm and trainer.world_size > 1  # with one process, Lightning stops
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._stops:  # here, when the step before is in the log
+            raise SIGTERMException
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if time.monotonic() - self._saved_at > self.seconds / 2:

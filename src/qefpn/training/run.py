@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import yaml
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
@@ -33,20 +34,23 @@ from qefpn.training.run_log import RunLog
 from qefpn.training.tracking import tracked, wandb_logger
 
 
-def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path | None:
+def fit(
+    config: TrainConfig, data: SaliencyDataModule, directory: Path, ablation: Mapping[str, Any] | None = None
+) -> Path | None:
     """Train as configured.
 
     Args:
         config: checked (:func:`qefpn.training.build.check`).
         data: set up; its pictures are checked.
         directory: receives ``config.yaml``, ``log.csv`` and ``checkpoints/``.
+        ablation: the run's place in an ablation, for ``config.yaml``.
 
     Returns:
         The checkpoint to evaluate: ``best.ckpt``, or ``last.ckpt`` where there is no validation; None after a
         ``fast_dev_run``, which writes none.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    write_config(config, directory / "config.yaml")
+    write_config(config, directory / "config.yaml", ablation)
     module = build_module(config)
     if config.init is not None:
         start_from(module, Path(config.init))
@@ -65,6 +69,8 @@ def fit(config: TrainConfig, data: SaliencyDataModule, directory: Path) -> Path 
             try:
                 # weights_only: nothing but tensors and plain values is ever unpickled
                 trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            except SIGTERMException:  # last.ckpt is written
+                raise
             except SystemExit:  # Lightning's answer to Ctrl-C
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 raise KeyboardInterrupt from None
@@ -130,9 +136,16 @@ def build_trainer(config: TrainConfig, directory: Path, validates: bool) -> pl.T
         use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once
         enable_checkpointing=validates,
         enable_model_summary=False,
+        num_nodes=node_count(),
         num_sanity_val_steps=0,
         **options,
     )
+
+
+def node_count() -> int:
+    """Machines that share a run, from the variables of torchrun."""
+    world, local = (int(os.environ.get(key, 1)) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    return max(1, world // local) if "LOCAL_WORLD_SIZE" in os.environ else 1
 
 
 def build_loggers(config: TrainConfig, directory: Path) -> list[Logger]:
@@ -143,10 +156,21 @@ def build_loggers(config: TrainConfig, directory: Path) -> list[Logger]:
     return loggers
 
 
-def write_config(config: TrainConfig, path: Path) -> None:
-    """The resolved configuration as YAML."""
-    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | None = None) -> None:
+    """The resolved configuration as YAML, whole or not at all.
+
+    Args:
+        config: what the run was given.
+        path: the file.
+        ablation: ``name``, ``table``, ``row`` and ``place`` of a run that is a row of an ablation; kept under
+            the key ``ablation``.
+    """
+    content = dataclasses.asdict(config)
+    if ablation is not None:
+        content["ablation"] = dict(ablation)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # the ranks of a run all write it
+    part.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    os.replace(part, path)
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -155,11 +179,24 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UserError: no YAML, or keys and values that this version does not know.
     """
+    content = _read_yaml(path)
+    if isinstance(content, dict):
+        content.pop("ablation", None)
+    return typed(OmegaConf.create(_plain(content)))
+
+
+def read_ablation(path: Path) -> dict[str, Any] | None:
+    """A run's place in an ablation from its config.yaml; None where it has none."""
+    content = _read_yaml(path)
+    found = content.get("ablation") if isinstance(content, dict) else None
+    return dict(found) if isinstance(found, dict) else None
+
+
+def _read_yaml(path: Path) -> Any:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"{path} is no YAML file") from None
-    return typed(OmegaConf.create(_plain(content)))
 
 
 def _plain(node: Any) -> Any:

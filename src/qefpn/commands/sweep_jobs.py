@@ -1,0 +1,132 @@
+"""What a job of a multirun leaves beside its results: ``job.json``, and ``error.txt`` where it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+JOB_FILE = "job.json"
+ERROR_FILE = "error.txt"
+STATES = ("running", "done", "failed", "interrupted")
+
+
+@dataclass
+class JobRecord:
+    """One job of a sweep, as ``job.json`` holds it.
+
+    Attributes:
+        number: of the job in its sweep, from 0.
+        overrides: those that differ between the jobs of the sweep, as ``key=value``.
+        words: all of its overrides.
+        ablation: ``name``, ``table``, ``row`` and ``place`` where the job is a row of an ablation.
+        state: one of ``STATES``; a job that was killed still says running.
+        seconds: of the last attempt.
+        attempts: how often it was started.
+    """
+
+    number: int
+    overrides: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    ablation: dict[str, Any] | None = None
+    state: str = "running"
+    seconds: float = 0.0
+    attempts: int = 1
+
+    def write(self, directory: Path) -> None:
+        """Whole or not at all."""
+        directory.mkdir(parents=True, exist_ok=True)
+        part = directory / f"{JOB_FILE}.{os.getpid()}.part"
+        part.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
+        os.replace(part, directory / JOB_FILE)
+
+
+def read_job(directory: Path) -> JobRecord | None:
+    """The record of a job's directory; None where there is none, or none of this version."""
+    try:
+        return JobRecord(**json.loads((directory / JOB_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def read_jobs(sweep: Path) -> list[JobRecord]:
+    """The records of a sweep's jobs by number."""
+    found = (read_job(path.parent) for path in sweep.glob(f"**/{JOB_FILE}"))
+    return sorted((job for job in found if job is not None), key=lambda job: job.number)
+
+
+@contextlib.contextmanager
+def recorded(record: JobRecord, directory: Path) -> Iterator[JobRecord]:
+    """Keep ``job.json`` true while the job runs and when it ends, however it ends."""
+    former = read_job(directory)
+    record.attempts = 1 if former is None else former.attempts + 1
+    start = time.monotonic()
+    (directory / ERROR_FILE).unlink(missing_ok=True)  # of a former attempt
+    record.write(directory)
+    try:
+        yield record
+    except Exception:
+        record.state = "failed"
+        raise
+    except BaseException:  # Ctrl-C, SIGTERM
+        record.state = "interrupted"
+        raise
+    else:
+        record.state = "done"
+    finally:
+        record.seconds = round(time.monotonic() - start, 3)
+        record.write(directory)
+
+
+def write_error(directory: Path, text: str, rank: int | None = None) -> None:
+    """Add a traceback (or a line) to ``error.txt``; those of several ranks stand below each other."""
+    directory.mkdir(parents=True, exist_ok=True)
+    title = "" if rank is None else f"rank {rank}:\n"
+    with (directory / ERROR_FILE).open("a", encoding="utf-8") as file:
+        file.write(title + text.rstrip() + "\n")
+
+
+def summary(records: Sequence[JobRecord], planned: int | None) -> list[str]:
+    """How a sweep ended, in lines; the failed jobs last."""
+    numbers = {state: [job.number for job in records if job.state == state] for state in STATES}
+    total = len(records) if planned is None else planned
+    counts = [f"{len(found)} {state}" for state, found in numbers.items() if found]
+    counts += [f"{total - len(records)} not started"] if total > len(records) else []
+    lines = [f"{total} jobs: {', '.join(counts)}"]
+    for state in ("interrupted", "failed"):
+        if numbers[state]:
+            jobs = ", ".join(map(str, numbers[state]))
+            lines.append(
+                f"{state}: job {jobs}; the other jobs are done" if state == "failed" else f"{state}: job {jobs}"
+            )
+    return lines
+
+
+@contextlib.contextmanager
+def claimed_gpu(sweep: Path, count: int) -> Iterator[int | None]:
+    """A GPU of its own for a job that runs beside others: the first that no other job of the sweep holds.
+
+    Args:
+        sweep: its directory, where a lock a GPU lies.
+        count: GPUs of this machine.
+
+    Yields:
+        Its index; None where there is none, or all are held.
+    """
+    sweep.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        with (sweep / f".gpu-{index}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield index  # closing the file gives the lock back, and so does a kill
+            return
+    yield None

@@ -1,0 +1,130 @@
+"""A job of a multirun: skipped, resumed or run; its failure is its own."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from qefpn.commands.overrides import compose_run
+from qefpn.commands.sweep_jobs import JobRecord, claimed_gpu, read_job, recorded, write_error
+from qefpn.commands.sweep_plan import read_plan
+from qefpn.commands.sweep_ranks import RanksFailed, run_ranks
+from qefpn.commands.sweep_rows import key_of
+from qefpn.errors import UserError
+
+if TYPE_CHECKING:
+    from qefpn.training.config import TrainConfig
+
+Run = Callable[["TrainConfig", Path, Mapping[str, Any] | None], None]
+
+
+def sweep_job(settings: DictConfig, run: Run) -> float:
+    """Run one job where it is not done yet, and go on from its last.ckpt where it was begun.
+
+    Args:
+        settings: the job's ``HydraConfig``.
+        run: trains and scores in this process.
+
+    Returns:
+        The best validation score (``monitor``), which a search may optimise; nan where there is none.
+    """
+    from qefpn.commands.runtime import quiet_libraries
+
+    quiet_libraries()  # a launcher may have started a process for this job
+    directory, sweep = Path(settings.runtime.output_dir), Path(settings.sweep.dir)
+    words, number = [str(word) for word in settings.overrides.task], int(settings.job.num)
+    words = [word for word in words if not key_of(word).startswith("sweep.")]
+    plan = read_plan(sweep)
+    record = JobRecord(number, [w for w in words if plan and key_of(w) in plan.axes], words)
+    title = f"job {number}: {' '.join(record.overrides)}"
+    former = read_job(directory)
+    if former is not None and former.state == "done" and former.words == words:
+        print(f"{title}: done before", flush=True)
+        return best_score(directory)
+    print(title, flush=True)
+    try:
+        with recorded(record, directory):
+            _run(record, directory, sweep, str(settings.launcher["_target_"]), run)
+        return best_score(directory)
+    except UserError as error:
+        write_error(directory, str(error))
+        print(f"qefpn train: job {number}: {error}", file=sys.stderr)
+    except RanksFailed as error:
+        print(f"qefpn train: job {number}: {error}", file=sys.stderr)
+    except Exception:
+        write_error(directory, traceback.format_exc())
+        traceback.print_exc()
+    return math.nan
+
+
+def _run(record: JobRecord, directory: Path, sweep: Path, launcher: str, run: Run) -> None:
+    from qefpn.training.build import check, device_count
+    from qefpn.training.config import typed
+
+    composed, record.ablation = compose_run("train", record.words)
+    record.write(directory)
+    config = typed(composed)
+    check(config)  # main saw every choice, but not every combination
+    last = directory / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        config.resume = str(last)
+        print(f"job {record.number} goes on from {last}", flush=True)
+    label_logger(config, sweep, record)
+    devices = device_count(config)
+    if devices == 1:
+        with _own_gpu(config, sweep, side_by_side="basic" not in launcher):
+            run(config, directory, record.ablation)
+        return
+    from qefpn.commands.prepare import prepare_data
+    from qefpn.training.run import write_config
+
+    with contextlib.redirect_stdout(io.StringIO()):  # rank 0 says it again; drawn and checked once, not by all at once
+        prepare_data(config, directory)
+    write_config(config, directory / "config.yaml", record.ablation)
+    run_ranks(directory, devices)
+
+
+def label_logger(config: TrainConfig, sweep: Path, record: JobRecord) -> None:
+    """Name a tracked run after its sweep and what differs, where the user gave no names."""
+    options = config.logger
+    options.group = options.group or sweep.resolve().name
+    options.run_name = options.run_name or " ".join(record.overrides) or None
+    if record.ablation is not None and not options.tags:
+        options.tags = [f"ablation={record.ablation['name']}"]
+
+
+@contextlib.contextmanager
+def _own_gpu(config: TrainConfig, sweep: Path, *, side_by_side: bool) -> Iterator[None]:
+    import torch
+
+    there = 0 if config.trainer.accelerator == "cpu" else torch.cuda.device_count()
+    if not side_by_side or there < 2 or isinstance(config.trainer.devices, list):
+        yield
+        return
+    with claimed_gpu(sweep, there) as index:
+        if index is not None:
+            config.trainer.devices = [index]
+        yield
+
+
+def best_score(directory: Path) -> float:
+    """The best validation score in ``log.csv`` under the run's ``monitor``; nan where there is none."""
+    from qefpn.training.run import read_config
+
+    try:
+        monitor = read_config(directory / "config.yaml").monitor
+        with (directory / "log.csv").open(newline="") as file:
+            scores = [float(row[monitor]) for row in csv.DictReader(file) if row.get(monitor)]
+    except (OSError, UserError):
+        return math.nan
+    choose = min if monitor.endswith("mae") else max
+    return choose(scores, default=math.nan)

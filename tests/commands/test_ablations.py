@@ -1,0 +1,193 @@
+"""`ablation=NAME`: every row of every table composes, is what its table says, and says so in its config.yaml."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.commands.runs import words
+
+from qefpn.cli import main
+from qefpn.commands.overrides import check_overrides, compose_config, compose_run, group_options
+from qefpn.commands.sweep_rows import expand_rows, rows_of
+from qefpn.errors import UserError
+from qefpn.training.build import check
+from qefpn.training.config import TrainConfig, typed
+from qefpn.training.run import read_ablation, read_config
+
+ABLATIONS = group_options("ablation")
+EXPERIMENTS = (None, "demo", "small", "paper")
+
+
+def row(ablation: str, name: str, *more: str) -> TrainConfig:
+    return typed(compose_config("train", [*more, f"ablation={ablation}", f"ablation.row={name}", "data.root=pictures"]))
+
+
+def of(experiment: str | None) -> list[str]:
+    return [] if experiment is None else [f"experiment={experiment}"]
+
+
+def differences(first: Any, second: Any, prefix: str = "") -> set[str]:
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = {*first, *second}
+        return {d for k in keys for d in differences(first.get(k), second.get(k), f"{prefix}{k}.")}
+    return set() if first == second else {prefix.rstrip(".")}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_rows_of_the_solver_table(experiment: str | None) -> None:
+    for layers in (1, 2, 3):
+        config = row("solver", f"unroll_{layers}", *of(experiment))
+        # nothing of the experiment's solver is left: so many layers from the first step to the last
+        assert config.solver == {"name": "unroll", "max_steps": layers, "rtol": 0.0}
+        assert config.adjoint == {"name": "unrolled"}
+        assert config.warmup.steps == 0
+        assert config.pyramid.name == "implicit"
+    found = [
+        compose_config("train", [*of(experiment), "ablation=solver", f"ablation.row={name}", "data.root=x"])
+        for name in ("equilibrium", "quasi")
+    ]
+    assert differences(*map(dict, found)) == {"residual"}
+    assert [config.residual.name for config in found] == ["equilibrium", "quasi"]
+    assert found[0].solver.name == "broyden"
+    assert row("solver", "no_pyramid", *of(experiment)).pyramid.name == "none"
+
+
+def test_rows_of_the_other_tables() -> None:
+    losses = [row("edge", name, "experiment=demo").loss["name"] for name in rows_of("edge")]
+    assert losses == ["ssim", "weighted_iou", "low_level_edges", "no_edges", "paper"]
+    filters = [row("filter", name).edge_filter["name"] for name in rows_of("filter")]
+    assert filters == ["prewitt", "laplacian", "frei_chen", "sobel", "scharr"]
+    levels = [row("pyramid", name, "experiment=demo").pyramid for name in rows_of("pyramid")]
+    assert [(p.intermediate_supervision, p.levels) for p in levels] == [
+        (True, [2, 3, 4, 5]),
+        (False, [3, 4, 5]),
+        (False, [2, 3, 4, 5]),
+    ]
+    assert [row("p", name).residual["p"] for name in rows_of("p")] == [0.0, 5e-7, 1e-4, 1e-2]
+    adjoints = [row("adjoint", name, "experiment=demo").adjoint["name"] for name in rows_of("adjoint")]
+    assert adjoints == ["implicit", "implicit", "phantom", "jacobian_free", "unrolled"]
+    names = [row("backbone", name, "experiment=paper").backbone for name in rows_of("backbone")]
+    assert [b.name for b in names] == [
+        *("resnet18", "resnet50", "timm/swin_tiny_patch4_window7_224", "timm/pvt_v2_b2", "timm/convnext_tiny"),
+    ]
+    assert {b.weights for b in names} == {"DEFAULT"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_every_row_can_be_built(ablation: str, experiment: str | None) -> None:
+    for name in rows_of(ablation):
+        check(row(ablation, name, *of(experiment)))
+
+
+def test_a_multirun_expands_to_the_rows() -> None:
+    given = ["experiment=demo", "ablation=solver", "seed=0,1"]
+    expanded = expand_rows(given)
+    assert expanded == [
+        *("experiment=demo", "ablation=solver"),
+        *("ablation.row=unroll_1,unroll_2,unroll_3,equilibrium,quasi,no_pyramid", "seed=0,1"),
+    ]
+    # every choice of every axis once: six rows with the first seed, and the other seed
+    assert len(list(check_overrides("train", expanded, multirun=True))) == 7
+    chosen = [*given, "ablation.row=quasi,equilibrium"]
+    assert expand_rows(chosen) == chosen
+
+
+def test_what_is_given_reaches_the_rows_that_do_not_fix_it() -> None:
+    budget = ["solver.max_steps=9", "solver.rtol=0.1", "residual.p=0.01", "warmup.steps=7"]
+    assert row("solver", "unroll_2", *budget).solver == {"name": "unroll", "max_steps": 2, "rtol": 0.0}
+    quasi = row("solver", "quasi", *budget)
+    assert (quasi.solver["max_steps"], quasi.solver["rtol"], quasi.warmup.steps) == (9, 0.1, 7)
+    assert quasi.residual == {"name": "quasi", "p": 0.01}
+    assert row("solver", "equilibrium", *budget).residual == {"name": "equilibrium"}
+    assert row("solver", "equilibrium", "solver=anderson").solver["name"] == "anderson"
+
+
+def test_a_row_s_label() -> None:
+    _, label = compose_run("train", ["ablation=edge", "ablation.row=no_edges", "data.root=x"])
+    assert label == {"name": "edge", "table": "V", "row": "no_edges", "place": 3}
+    config, label = compose_run("train", ["data.root=x"])
+    assert label is None
+    assert "sweep" not in config
+
+
+def test_a_row_alone_is_a_run(tmp_path: Path, data_root: Path) -> None:
+    given = words(tmp_path / "run", data_root, "evaluate=false", "trainer.max_steps=1")
+    assert main([*given, "ablation=solver", "ablation.row=unroll_2"]) == 0
+    path = tmp_path / "run" / "config.yaml"
+    assert yaml.safe_load(path.read_text())["ablation"] == {
+        "name": "solver",
+        "table": "IV",
+        "row": "unroll_2",
+        "place": 1,
+    }
+    assert read_ablation(path) == {"name": "solver", "table": "IV", "row": "unroll_2", "place": 1}
+    assert read_config(path).solver["max_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["ablation=solvr"], ["ablation=solvr", "did you mean solver", "adjoint, backbone, edge"]),
+        (["ablation=solver", "ablation.row=unrol_1"], ["unroll_1", "no_pyramid"]),
+        (["ablation=solver,edge"], ["one ablation"]),
+        (["ablation=edge", "loss=ssim"], ["loss", "ablation=edge"]),
+        (["ablation=solver", "solver=broyden,anderson"], ["solver", "axis"]),
+        (["ablation=solver", "solver.max_steps=4,8"], ["solver.max_steps", "axis"]),
+        (["ablation=p", "solver=broyden,andersn"], ["solver=andersn", "anderson"]),
+    ],
+)
+def test_mistakes_are_one_line(
+    given: list[str], said: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = [w for w in words(tmp_path, tmp_path / "data") if "hydra.run.dir" not in w]
+    assert main([*sweep, "-m", f"hydra.sweep.dir={tmp_path}/sweep", *given]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    for part in said:
+        assert part in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_an_ablation_needs_a_row() -> None:
+    with pytest.raises(UserError, match=r"-m.*ablation\.row=unroll_1\|"):
+        compose_config("train", ["ablation=solver"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ablation", [a for a in ABLATIONS if a != "backbone"])
+def test_every_row_takes_two_steps(ablation: str, tmp_path: Path, data_root: Path) -> None:
+    given = words(tmp_path, data_root, "trainer.max_steps=2", "report=false")
+    given = [w for w in given if "hydra.run.dir" not in w and not w.startswith(("solver.max_steps", "pyramid=none"))]
+    assert main([*given, "-m", f"hydra.sweep.dir={tmp_path}", f"ablation={ablation}"]) == 0
+    runs = [tmp_path / str(number) for number in range(len(rows_of(ablation)))]
+    assert [read_ablation(run / "config.yaml") for run in runs] == [
+        {"name": ablation, "table": (read_ablation(runs[0] / "config.yaml") or {})["table"], "row": name, "place": i}
+        for i, name in enumerate(rows_of(ablation))
+    ]
+    assert all((run / "metrics.json").is_file() for run in runs)
+
+
+def documented() -> list[list[str]]:
+    """The commands of docs/sweeps.md, as a shell splits them."""
+    text = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    return [shlex.split(line) for line in text.splitlines() if line.startswith(("qefpn train", "torchrun"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", documented(), ids=" ".join)
+def test_documented_commands_compose(command: list[str]) -> None:
+    if any(word.startswith("hydra/") for word in command):
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    given = command[command.index("train") + 1 :]
+    multirun = "-m" in given
+    given = [word for word in given if word != "-m"]
+    configs = list(check_overrides("train", expand_rows(given) if multirun else given, multirun=multirun))
+    assert len(configs) > 1 if multirun else len(configs) == 1
+    for config in configs:
+        typed(config)

@@ -1,0 +1,101 @@
+"""Every command of the README, run as it stands there but for its placeholders and its length."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.commands.runs import TINY
+
+from qefpn.cli import COMMANDS, main
+from qefpn.data import synthesize
+
+README = Path(__file__).parents[2] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+TRAINING = [
+    *(word for word in TINY if not word.startswith("backbone=")),
+    "data.image_size=64",
+    "data.scales=[64]",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "data.synthetic.size=64",
+    "data.synthetic.train=12",
+    "data.synthetic.test=3",
+    "trainer.max_steps=2",
+]
+ELSEWHERE = ("download", "serve")  # these need a server or stay open; they have tests of their own
+
+
+def commands() -> list[str]:
+    """The commands of the code blocks and, where they hold no ellipsis, of the running text."""
+    blocks = [
+        line.split("#")[0].strip() for block in re.findall(r"```\n(.*?)```", TEXT, re.S) for line in block.splitlines()
+    ]
+    inline = re.findall(r"`(qefpn [^`]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.S))
+    found = [c.replace("\n", " ") for c in [*blocks, *inline] if c.startswith("qefpn ") and "..." not in c]
+    return list(dict.fromkeys(found))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what the README's placeholders stand for."""
+    root = tmp_path_factory.mktemp("readme")
+    for test in ("ECSSD", "DUTS-TE"):
+        synthesize(root / "DIR", train=12, test=3, size=64, train_name="DUTS-TR", test_name=test)
+    pictures = root / "MY_PICTURES"
+    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Image", pictures / "images")
+    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Mask", pictures / "masks")
+    shutil.copytree(pictures / "images", root / "pictures")
+    shutil.copy(next((pictures / "images").iterdir()), root / "holiday.jpg")
+    methods = {"first": "DUTS-TE-Mask", "second": "DUTS-TE-Mask"}
+    for method, masks in methods.items():
+        shutil.copytree(root / "DIR" / "DUTS-TE" / masks, root / "MAPS" / method / "DUTS-TE")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Path:
+    """What RUN stands for."""
+    given = ["experiment=small", *TRAINING, f"data.root={place / 'DIR'}", f"hydra.run.dir={place / 'RUN'}"]
+    assert main(["train", *_without_backbone(given), "evaluate=false", "report=false"]) == 0
+    return place / "RUN"
+
+
+def _without_backbone(arguments: list[str]) -> list[str]:
+    return [a for a in arguments if not a.startswith("backbone.")] + [
+        "backbone.options={channels:[8,8,16,16],stem_width:8}"
+    ]
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 8
+    assert {"train", "evaluate", "predict"} <= {command.split()[1] for command in commands()}
+
+
+def test_every_command_is_listed() -> None:
+    assert all(command.split()[1] in COMMANDS for command in commands())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands())
+def test_it_runs(command: str, place: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arguments = shlex.split(command)[1:]
+    if arguments[1:] and arguments[1] in ELSEWHERE:
+        pytest.skip(f"{arguments[1]}: tested in its own file")
+    monkeypatch.chdir(place)
+    if arguments[0] == "train" and "--help" not in arguments:
+        shorter = [word for word in TRAINING if word.partition("=")[0] not in {a.partition("=")[0] for a in arguments}]
+        if any(a.startswith("data=") for a in arguments):
+            shorter = [word for word in shorter if not word.startswith("data.synthetic")]
+        elif "data.root" not in " ".join(arguments):
+            shorter.append(f"data.root={tmp_path / 'drawn'}")
+        if any(a.startswith("experiment=") for a in arguments):
+            shorter = _without_backbone(shorter)
+        else:
+            shorter += ["backbone=narrow", "backbone.options={channels:[8,8,16,16],stem_width:8}"]
+        arguments += [word for word in shorter if not word.startswith("backbone.model")]
+        arguments += ["hydra.run.dir=" + str(tmp_path / "run"), "hydra.sweep.dir=" + str(tmp_path / "sweep")]
+    assert main(arguments) == 0
