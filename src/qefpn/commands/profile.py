@@ -1,0 +1,243 @@
+"""`qefpn profile`: parameters, multiplications, time and memory, and the quality that a solver budget costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import platform
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import Progress
+
+from qefpn.commands.evaluate import evaluation_data, run_config, test_loaders
+from qefpn.commands.overrides import check_overrides, command_config, command_help, compose_config
+from qefpn.commands.prepare import prepare_data
+from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
+from qefpn.errors import UserError
+from qefpn.models import ImplicitPyramid
+from qefpn.models.network import SMALLEST
+from qefpn.reporting.profile_tables import profile_sheets, terminal_sheet, write_profile
+from qefpn.reporting.published import load_published
+from qefpn.training.build import build_module, check
+from qefpn.training.checkpoint import load_trained
+from qefpn.training.config import LoggerConfig, TrainConfig, TrainerConfig, known_keys, require, typed
+from qefpn.training.module import SaliencyModule
+from qefpn.training.profile_sweep import ProfileSettings, profile_module, quality_rows
+from qefpn.training.profiling import MEMORY_NOTE
+
+SUMMARY = """
+qefpn profile - parameters, MACs, frames a second and memory (the paper's Table III)
+
+qefpn profile                                               the paper's network, with fresh weights
+qefpn profile backbone=resnet18 pyramid.channels=32         groups and keys as in qefpn train
+qefpn profile experiment=small sizes=[112] budgets=[1,4]
+qefpn profile checkpoint=RUN/checkpoints/best.ckpt data.root=DIR    and max F against solver steps
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when all is measured, 2 for a mistake in the options."""
+    if any(word in ("-h", "--help") for word in argv):
+        print(command_help("profile", SUMMARY))
+        return 0
+    quiet_libraries()
+    own, rest = split_words(argv)
+    options = command_config("profile", own)
+    config, module, checkpoint = chosen(options, rest)
+    if options.device == "auto" and config.trainer.accelerator == "cpu":
+        options.device = "cpu"  # what the experiment is made for
+    device = choose_device(str(options.device))
+    settings = checked(options, config)
+    directory = output_directory(options, checkpoint)
+    with progress_bar() as progress:
+        result = profile_module(module, settings, device, Teller(progress))
+    result |= {"machine": machine(device, config), "network": described(config, module, checkpoint), "quality": []}
+    if checkpoint is not None and options.data.root is not None:
+        result["quality"] = measured_quality(config, options, module, directory, device)
+    sheets = profile_sheets(result, load_published(), MEMORY_NOTE.get(device.type, ""))
+    for sheet in sheets:
+        console().print(terminal_sheet(sheet))
+    for path in write_profile(directory, result, sheets):
+        print(path)
+    return 0
+
+
+def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """This command's own words, and those that choose a network as for `qefpn train`."""
+    keys = [str(key) for key in compose_config("profile", [])]
+    own: list[str] = []
+    rest: list[str] = []
+    schema = known_keys()
+    for word in argv:
+        key = word.partition("=")[0].lstrip("+~")
+        root = key.partition(".")[0]
+        # `data=duts` belongs to an experiment; `data.root=DIR` is where the quality is measured
+        if root in keys and (root not in ("data", "quality") or "." in key) or word.startswith("-"):
+            own.append(word)
+            continue
+        if root not in schema and root not in ("experiment", "ablation", "hydra"):
+            close = difflib.get_close_matches(root, [*keys, *(k for k in schema if "." not in k)], n=2)
+            hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the keys"
+            raise UserError(f"unknown key {key}; {hint}")
+        rest.append(word)
+    return own, rest
+
+
+def chosen(options: DictConfig, words: Sequence[str]) -> tuple[TrainConfig, SaliencyModule, Path | None]:
+    """The configuration and its network: a checkpoint's, or a fresh one composed as `qefpn train` composes it."""
+    if options.checkpoint is None:
+        require(
+            options.data.root is None,
+            "data.root is for the quality of a trained network: give checkpoint=RUN/checkpoints/best.ckpt too",
+        )
+        (composed,) = check_overrides("train", [*words, "data.root=."], multirun=False)
+        config = typed(composed)
+        unloaded(config)
+        check(config)
+        return config, build_module(config), None
+    require(
+        not words, f"{' '.join(words)}: the network is the checkpoint's; leave out {'it' if len(words) < 2 else 'them'}"
+    )
+    checkpoint = Path(str(options.checkpoint)).expanduser()
+    config = run_config(checkpoint)
+    unloaded(config)
+    config.trainer = TrainerConfig(precision=config.trainer.precision, fp32_precision=config.trainer.fp32_precision)
+    config.trainer.max_epochs = 1
+    if options.data.root is not None:
+        config.data = evaluation_data(config.data, options.data)
+    check(config)
+    module = build_module(config)
+    module.network = load_trained(checkpoint).network
+    return config, module, checkpoint
+
+
+def unloaded(config: TrainConfig) -> None:
+    """Nothing is read or logged for a measurement: cost does not depend on the weights."""
+    config.init = config.resume = config.backbone.weights = None
+    config.logger = LoggerConfig()
+    config.trainer.devices, config.trainer.strategy = 1, "auto"
+
+
+def checked(options: DictConfig, config: TrainConfig) -> ProfileSettings:
+    """The options as settings.
+
+    Raises:
+        UserError: a value that cannot be.
+    """
+    sizes = whole_numbers(options, "sizes", SMALLEST)
+    for key, least in (("train_batch", 1), ("repeats", 1)):
+        require(options[key] >= least, f"{key} must be at least {least}, not {options[key]}")
+    require(options.seconds > 0, f"seconds must be positive, not {options.seconds}")
+    smallest = min(sizes)
+    require(
+        not options.training or options.train_batch > 1 or smallest > SMALLEST,
+        f"sizes={smallest}: batch norm cannot train on one pixel of one picture; give train_batch=2 or training=false",
+    )
+    return ProfileSettings(
+        sizes=sizes,
+        budgets=whole_numbers(options, "budgets", 1),
+        batches=whole_numbers(options, "batches", 1),
+        training=options.training,
+        train_batch=options.train_batch,
+        repeats=options.repeats,
+        seconds=float(options.seconds),
+        precision=str(config.trainer.precision),
+        fp32=config.trainer.fp32_precision,
+    )
+
+
+def whole_numbers(options: DictConfig, key: str, least: int) -> list[int]:
+    """A list of whole numbers, sorted, each once; one may stand without brackets."""
+    value = OmegaConf.select(options, key)
+    given = list(value) if OmegaConf.is_list(value) else [value]
+    whole = all(isinstance(one, int) and not isinstance(one, bool) and one >= least for one in given)
+    require(
+        bool(given) and whole,
+        f"{key} is a list of whole numbers from {least} on, such as [{least},{3 * least}], not {value}",
+    )
+    return sorted(set(given))
+
+
+def output_directory(options: DictConfig, checkpoint: Path | None) -> Path:
+    """Made before anything is measured."""
+    if options.output is not None:
+        directory = Path(str(options.output)).expanduser()
+    elif checkpoint is not None:
+        directory = checkpoint.parent.parent / "profile"
+    else:
+        directory = Path("outputs/profile") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={directory} cannot be made ({error.strerror})") from None
+    return directory
+
+
+def machine(device: torch.device, config: TrainConfig) -> dict[str, Any]:
+    """What the figures were measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    precision = f"{config.trainer.precision}, float32 products {config.trainer.fp32_precision}"
+    return {
+        "device": name,
+        "kind": device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "training precision": precision,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def described(config: TrainConfig, module: SaliencyModule, checkpoint: Path | None) -> dict[str, Any]:
+    """The network in a few words."""
+    pyramid = module.network.pyramid
+    implicit = isinstance(pyramid, ImplicitPyramid)
+    return {
+        "backbone": config.backbone.model or config.backbone.name,
+        "pyramid": config.pyramid.name,
+        "channels": config.pyramid.channels,
+        "solver": repr(pyramid.solver) if isinstance(pyramid, ImplicitPyramid) else None,
+        "adjoint": config.adjoint.get("name") if implicit else None,
+        "residual": config.residual.get("name") if implicit else None,
+        "block_dtype": config.pyramid.block_dtype,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+    }
+
+
+def measured_quality(
+    config: TrainConfig, options: DictConfig, module: SaliencyModule, directory: Path, device: torch.device
+) -> list[dict[str, Any]]:
+    """Scores against solver steps on the test pictures at data.root."""
+    steps = whole_numbers(options, "quality.steps", 1)
+    limit = options.quality.limit
+    require(limit > 0 and (isinstance(limit, int) or limit <= 1), f"quality.limit must be above 0, not {limit}")
+    loaders = test_loaders(prepare_data(config, directory, train=False), limit)
+    require(bool(loaders), f"data.root={options.data.root}: no test picture is there")
+    with progress_bar() as progress:
+        track = tracker(progress, lambda batch: len(batch["name"]))
+        return quality_rows(module, loaders, steps, protocol=config.protocol, device=device, track=track)
+
+
+@dataclasses.dataclass
+class Teller:
+    """Shows what is being measured, a count of figures beside it."""
+
+    progress: Progress
+    _task: Any = None
+
+    def __call__(self, what: str) -> None:
+        if self._task is None:
+            self._task = self.progress.add_task(what, total=None)
+        self.progress.update(self._task, description=what, advance=1)
