@@ -69,7 +69,7 @@ def test_rows_of_the_other_tables() -> None:
     ]
     assert [row("p", name).residual["p"] for name in rows_of("p")] == [0.0, 5e-7, 1e-4, 1e-2]
     adjoints = [row("adjoint", name, "experiment=demo").adjoint["name"] for name in rows_of("adjoint")]
-    assert adjoints == ["implicit", "implicit", "phantom", "jacobian_free", "unrolled"]
+    assert adjoints == ["implicit", "implicit", "phantom", "jacobian_free", "shine", "unrolled"]
     names = [row("backbone", name, "experiment=paper").backbone for name in rows_of("backbone")]
     assert [b.name for b in names] == [
         *("resnet18", "resnet50", "timm/swin_tiny_patch4_window7_224", "timm/pvt_v2_b2", "timm/convnext_tiny"),
