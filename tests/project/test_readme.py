@@ -26,6 +26,13 @@ TRAINING = [
     "data.synthetic.test=3",
     "trainer.max_steps=2",
 ]
+SHORTER = {  # what keeps the other commands short
+    "analyze": ["pictures=2", "curves=1"],
+    "analyze depth": ["layers=12"],
+    "analyze convergence": ["p=[1e-3]", "max_steps=3"],
+    "profile": ["sizes=[64]", "budgets=[2]", "batches=[1]", "repeats=3", "seconds=0.1", "quality.steps=[1]"],
+    "benchmark": ["resamples=50"],
+}
 ELSEWHERE = ("download", "serve")  # these need a server or stay open; they have tests of their own
 
 
@@ -61,6 +68,7 @@ def trained(place: Path) -> Path:
     """What RUN stands for."""
     given = ["experiment=small", *TRAINING, f"data.root={place / 'DIR'}", f"hydra.run.dir={place / 'RUN'}"]
     assert main(["train", *_without_backbone(given), "evaluate=false", "report=false"]) == 0
+    shutil.copytree(place / "RUN", place / "SWEEP" / "0")
     return place / "RUN"
 
 
@@ -98,4 +106,10 @@ def test_it_runs(command: str, place: Path, trained: Path, monkeypatch: pytest.M
             shorter += ["backbone=narrow", "backbone.options={channels:[8,8,16,16],stem_width:8}"]
         arguments += [word for word in shorter if not word.startswith("backbone.model")]
         arguments += ["hydra.run.dir=" + str(tmp_path / "run"), "hydra.sweep.dir=" + str(tmp_path / "sweep")]
+    arguments += [
+        word
+        for name, words in SHORTER.items()
+        if command.split()[1:][: len(name.split())] == name.split()
+        for word in words
+    ]
     assert main(arguments) == 0

@@ -166,6 +166,8 @@ def _shown(block: Block) -> list[Metric]:
 
 def _label(line: Line) -> str:
     label = line.method + ("" if line.complete else DAGGER)
+    if line.kind == "published II":
+        return f"{label} (Table II)"
     return f"{label} ({line.year})" if line.year else label
 
 

@@ -107,7 +107,7 @@ def page_data(
     notes: list[str] = []
     methods = _measured(entries)
     if published is not None:
-        methods += _published(datasets, published, notes)
+        methods += _published(entries, published, notes)
     present = {
         key for method in methods for cell in method["cells"].values() for key, value in cell["values"].items()
         if value is not None
@@ -129,15 +129,19 @@ def page_data(
 
 
 def _dataset(name: str, entries: Sequence[Entry], published: Published | None) -> dict[str, Any]:
-    images = max((entry.expected for entry in entries if entry.dataset == name), default=0)
+    images = _images(name, entries)
     official = published.official_images(name) if published else None
     remark = ""
     if official is not None and official != images:
         remark = (
             f"{images:,} pictures of {name} were scored; the official set has {official:,}, and the published figures "
-            f"are of all of them: compare with care."
+            f"are of all of them: compare with care. They are not marked here."
         )
     return {"name": name, "images": images, "remark": remark}
+
+
+def _images(name: str, entries: Sequence[Entry]) -> int:
+    return max((entry.expected for entry in entries if entry.dataset == name), default=0)
 
 
 def _measured(entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -155,8 +159,9 @@ def _measured(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return rows
 
 
-def _published(datasets: Sequence[str], published: Published, notes: list[str]) -> list[dict[str, Any]]:
-    """Rows of Tables I and II that have a figure on one of ``datasets``; footnotes go to ``notes``."""
+def _published(entries: Sequence[Entry], published: Published, notes: list[str]) -> list[dict[str, Any]]:
+    """Rows of Tables I and II that have a figure on a data set of ``entries``; footnotes go to ``notes``."""
+    datasets = datasets_of(entries)
     out: list[dict[str, Any]] = []
     for table in ("I", "II"):
         rows: dict[str, dict[str, Any]] = {}
@@ -167,7 +172,10 @@ def _published(datasets: Sequence[str], published: Published, notes: list[str]) 
                 entry = rows.setdefault(
                     row.method, {"name": row.method, "published": f"Table {table}", "year": row.year, "cells": {}}
                 )
-                entry["cells"][dataset] = _published_cell(row, notes)
+                cell = _published_cell(row, notes)
+                if published.official_images(dataset) != _images(dataset, entries):
+                    cell["elsewhere"] = True  # of other pictures than those that were scored
+                entry["cells"][dataset] = cell
         out += rows.values()
     return out
 

@@ -76,12 +76,19 @@ function rankValue(method, dataset, key) {
   return value === undefined ? null : value;
 }
 
-/** The three best figures of a column as printed, over all methods, filtered out or not; incomplete ones left out. */
+/** Whether a method's figures are of the very pictures that were scored: of fewer, or of the whole official set beside a part
+ * of it, they are shown and sorted but not marked. */
+function competes(method, dataset) {
+  const cell = method.cells[dataset];
+  return Boolean(cell && cell.complete && !cell.elsewhere);
+}
+
+/** The three best figures of a column as printed, over all methods that compete, filtered out or not. */
 function bestThree(dataset, metric) {
   const values = new Set();
   for (const method of competitors()) {
     const value = rankValue(method, dataset, metric.key);
-    if (value !== null && method.cells[dataset].complete) values.add(value.toFixed(metric.digits));
+    if (value !== null && competes(method, dataset)) values.add(value.toFixed(metric.digits));
   }
   const sorted = [...values].map(Number).sort((a, b) => (metric.lower ? a - b : b - a));
   return competitors().length > 1 ? sorted.slice(0, 3).map((value) => value.toFixed(metric.digits)) : [];
@@ -167,7 +174,7 @@ function figureCell(method, set, metric, leaders, first) {
   cell.append(element("span", {class: "figure"}, shown));
   if (!one || shown === "–") return cell;
   const value = rankValue(method, set.name, metric.key);
-  const rank = one.complete && value !== null ? leaders.indexOf(value.toFixed(metric.digits)) + 1 : 0;
+  const rank = competes(method, set.name) && value !== null ? leaders.indexOf(value.toFixed(metric.digits)) + 1 : 0;
   if (rank) {
     cell.classList.add("rank" + rank);
     cell.title = ["best", "second", "third"][rank - 1];
