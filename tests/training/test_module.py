@@ -124,14 +124,14 @@ def test_rates_of_the_paper_s_schedule_step_each_iteration(tmp_path: Path, data_
 @pytest.mark.slow
 def test_a_run_bounded_by_time_ends_its_schedule(tmp_path: Path, data_root: Path) -> None:
     options = [
-        "trainer.max_time=00:00:00:03",
+        "trainer.max_time=00:00:00:06",
         "trainer.max_steps=-1",
         "warmup.steps=100000",
         "evaluate=false",
     ]
     started = time.monotonic()
     run = train(tmp_path / "run", data_root, *options, "schedule=linear", "optimizer.lr=1e-3")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 40
     rates = [float(row["lr"]) for row in log(run)]
     assert len(rates) > 5
     assert 0 < rates[0] < 1e-4

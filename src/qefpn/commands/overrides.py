@@ -150,6 +150,17 @@ def compose_run(name: str, quoted: Sequence[str]) -> tuple[DictConfig, dict[str,
     return config, label
 
 
+def task_words(settings: DictConfig) -> list[str]:
+    """The overrides of a job as they were given to Hydra: reading them one by one would resolve what is escaped.
+
+    Args:
+        settings: the job's ``HydraConfig``.
+    """
+    words = OmegaConf.to_container(settings.overrides.task, resolve=False)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
+
+
 def _compose_words(name: str, quoted: list[str]) -> DictConfig:
     try:
         if GlobalHydra.instance().is_initialized():

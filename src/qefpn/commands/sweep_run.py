@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from qefpn.commands.overrides import compose_run
+from qefpn.commands.overrides import compose_run, task_words
 from qefpn.commands.sweep_jobs import JobRecord, claimed_gpu, read_job, recorded, write_error
 from qefpn.commands.sweep_plan import read_plan
 from qefpn.commands.sweep_ranks import RanksFailed, run_ranks
@@ -41,7 +41,7 @@ def sweep_job(settings: DictConfig, run: Run) -> float:
 
     quiet_libraries()  # a launcher may have started a process for this job
     directory, sweep = Path(settings.runtime.output_dir), Path(settings.sweep.dir)
-    words, number = [str(word) for word in settings.overrides.task], int(settings.job.num)
+    words, number = task_words(settings), int(settings.job.num)
     words = [word for word in words if not key_of(word).startswith("sweep.")]
     plan = read_plan(sweep)
     record = JobRecord(number, [w for w in words if plan and key_of(w) in plan.axes], words)

@@ -13,7 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from qefpn.commands.overrides import check_overrides, compose_run, parse_overrides, quote_paths, train_help
+from qefpn.commands.overrides import (
+    check_overrides,
+    compose_run,
+    parse_overrides,
+    quote_paths,
+    task_words,
+    train_help,
+)
 from qefpn.commands.sweep_jobs import read_jobs, summary
 from qefpn.commands.sweep_plan import SWEEP_DIR, claim, plan_of, sweep_directory, wants_resume
 from qefpn.commands.sweep_rows import expand_rows
@@ -144,7 +151,7 @@ def job(config: DictConfig) -> float | None:
     from qefpn.training.config import typed
 
     try:
-        composed, ablation = compose_run("train", list(settings.overrides.task))
+        composed, ablation = compose_run("train", task_words(settings))
         sys.argv[1:] = _STATUS["words"]  # with which Lightning starts the other processes of this run
         run(typed(composed), Path(settings.runtime.output_dir), ablation)
     except UserError as error:
