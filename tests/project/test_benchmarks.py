@@ -69,7 +69,7 @@ def test_anderson_takes_equal_evaluations(bench: ModuleType) -> None:
 def test_training_follows_torchdeqs_losses(bench: ModuleType) -> None:
     (line,) = bench.CASES["training"](bench.Options.parse(TINY))
     assert not line.wrong
-    assert line.figures["first"] <= 1e-3
+    assert line.figures["first"] <= 0.01
     assert line.figures["floor"] > 0
 
 
