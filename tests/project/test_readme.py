@@ -27,8 +27,8 @@ TRAINING = [
     "trainer.max_steps=2",
 ]
 SHORTER = {  # what keeps the other commands short
-    "analyze": ["pictures=2", "curves=1"],
-    "analyze depth": ["layers=12"],
+    "analyze": ["pictures=2"],
+    "analyze depth": ["layers=12", "curves=1"],
     "analyze convergence": ["p=[1e-3]", "max_steps=3"],
     "profile": ["sizes=[64]", "budgets=[2]", "batches=[1]", "repeats=3", "seconds=0.1", "quality.steps=[1]"],
     "benchmark": ["resamples=50"],
@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(place: Path) -> Path:
     """What RUN stands for."""
     words = [word for word in TRAINING if not word.startswith("data.synthetic")]
-    given = ["experiment=small", *words, f"data.root={place / 'DIR'}", f"hydra.run.dir={place / 'RUN'}"]
+    given = ["experiment=small", "data.test=[ECSSD,DUTS-TE]", *words, f"data.root={place / 'DIR'}", f"hydra.run.dir={place / 'RUN'}"]
     assert main(["train", *_without_backbone(given), "evaluate=false", "report=false"]) == 0
     shutil.copytree(place / "RUN", place / "SWEEP" / "0")
     return place / "RUN"
