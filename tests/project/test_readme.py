@@ -67,7 +67,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(place: Path) -> Path:
     """What RUN stands for."""
     words = [word for word in TRAINING if not word.startswith("data.synthetic")]
-    given = ["experiment=small", "data.test=[ECSSD,DUTS-TE]", *words, f"data.root={place / 'DIR'}", f"hydra.run.dir={place / 'RUN'}"]
+    given = [
+        "experiment=small",
+        "data.test=[ECSSD,DUTS-TE]",
+        *words,
+        f"data.root={place / 'DIR'}",
+        f"hydra.run.dir={place / 'RUN'}",
+    ]
     assert main(["train", *_without_backbone(given), "evaluate=false", "report=false"]) == 0
     shutil.copytree(place / "RUN", place / "SWEEP" / "0")
     return place / "RUN"
