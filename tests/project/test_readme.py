@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.commands.runs import TINY
+from tests.commands.runs import SYNTHETIC, TINY
 
 from qefpn.cli import COMMANDS, main
 from qefpn.data import synthesize
@@ -17,13 +17,7 @@ README = Path(__file__).parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 TRAINING = [
     *(word for word in TINY if not word.startswith("backbone=")),
-    "data.image_size=64",
-    "data.scales=[64]",
-    "data.batch_size=4",
-    "data.num_workers=0",
-    "data.synthetic.size=64",
-    "data.synthetic.train=12",
-    "data.synthetic.test=3",
+    *SYNTHETIC,
     "trainer.max_steps=2",
 ]
 SHORTER = {  # what keeps the other commands short

@@ -210,3 +210,13 @@ def _samples_from_maps(directory: Path) -> list[Sample]:
 def finite_points(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points of a curve that can be drawn."""
     return [(step, value) for step, value in points if math.isfinite(value)]
+
+
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key, or None."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value

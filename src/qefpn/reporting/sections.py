@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qefpn.reporting.charts import Series, line_chart
-from qefpn.reporting.results import RunResults, finite_points
+from qefpn.reporting.results import RunResults, finite_points, lookup
 from qefpn.reporting.tables import METRICS, Metric, finite, floor_label
 
 #: settings that tell runs apart, in the order in which a reader asks; nested keys with dots
@@ -68,22 +68,13 @@ def settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(key, value) of the interesting settings that the config has; groups as name (option value, ...)."""
     out = []
     for key in INTERESTING:
-        value = _lookup(config, key)
+        value = lookup(config, key)
         if value is None or value == {} or value == -1:  # -1: no limit
             continue
         text = _setting_text(value, name_only=key in _NAME_ONLY)
         if text:
             out.append((key, text))
     return out
-
-
-def _lookup(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(part)
-    return value
 
 
 def _setting_text(value: Any, name_only: bool) -> str:
@@ -115,7 +106,7 @@ def training_charts(results: RunResults) -> list[Chart]:
     known = {"epoch", "seconds", *losses, *validation_loss, *validation, *rates, *residuals, *shares, *steps}
     others = [c for c in log if c not in known]
 
-    takes_over = finite(_lookup(results.config, "warmup.steps"))
+    takes_over = finite(lookup(results.config, "warmup.steps"))
     marker = (takes_over, "solver takes over") if takes_over else None
     groups: list[tuple[str, list[str], dict[str, Any]]] = [
         ("Loss", losses + validation_loss, {"y_range": None, "marker": marker}),

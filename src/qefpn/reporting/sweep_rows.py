@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qefpn.reporting.published import Published, PublishedRow, canonical
-from qefpn.reporting.sweep_runs import SweepRun, lookup
+from qefpn.reporting.results import lookup
+from qefpn.reporting.sweep_runs import SweepRun
 
 Settings = Mapping[str, str]
 

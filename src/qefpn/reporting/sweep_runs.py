@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qefpn.errors import UserError
-from qefpn.reporting.results import RunResults, finite_points, read_run
+from qefpn.reporting.results import RunResults, finite_points, lookup, read_run
 from qefpn.reporting.tables import finite
 
 #: folders of a run that hold no run, some with thousands of files
@@ -179,16 +179,6 @@ def _state(results: RunResults, failure: str) -> tuple[str, str]:
     of = f" of {int(limit):,}" if limit is not None and limit > 0 else ""
     reached = f"stopped or still running after step {steps:,}{of}" if steps else "no step is logged"
     return "incomplete", f"no figures in metrics.json: {reached}"
-
-
-def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key, or None."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(part)
-    return value
 
 
 def steps_done(results: RunResults) -> int | None:

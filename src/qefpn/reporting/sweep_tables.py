@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from qefpn.reporting.published import Published, canonical
+from qefpn.reporting.results import lookup
 from qefpn.reporting.sweep_rows import Section, SweepRow, group_runs, paper_name
-from qefpn.reporting.sweep_runs import SweepRun, lookup, read_sweep
+from qefpn.reporting.sweep_runs import SweepRun, read_sweep
 from qefpn.reporting.sweep_statistics import Stat, differences, listed, stat, within_spread
 from qefpn.reporting.tables import METRICS, Metric, finite
 
