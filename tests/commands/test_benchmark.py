@@ -99,7 +99,7 @@ def test_what_was_scored_before_a_stop_is_kept(place: Path, monkeypatch: pytest.
 
     def stopped(file: str, *rest: object) -> object:
         scored.append(file)
-        if len(scored) == 10:
+        if len(scored) >= 10:  # from then on: the pool may begin another chunk before it is told
             raise KeyboardInterrupt
         return score_map(file, *rest)  # type: ignore[arg-type]
 

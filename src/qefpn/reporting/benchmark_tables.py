@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from qefpn.reporting.entries import Entry
 from qefpn.reporting.published import Published
-from qefpn.reporting.tables import METRICS, Metric, finite
+from qefpn.reporting.sweep_latex import escape_latex
+from qefpn.reporting.tables import METRICS, Metric, finite, plain_markdown, superscript
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -196,11 +197,11 @@ def terminal_benchmark(comparison: Comparison) -> Table:
                 text = metric.text(figure.value)
                 if figure.rank:
                     text = f"[{_STYLES[figure.rank]}]{text}[/]"
-                texts.append(text + (f"[dim]{_superscript(figure.note)}[/]" if figure.note else ""))
+                texts.append(text + (f"[dim]{superscript(figure.note)}[/]" if figure.note else ""))
             style = None if line.kind == "measured" else "dim"
             out.add_row(escape(_label(line)), *texts, style=style, end_section=index == len(block.lines) - 1)
         captions += block.remarks
-    captions += [f"{_superscript(number)} {note}" for number, note in enumerate(comparison.footnotes, 1)]
+    captions += [f"{superscript(number)} {note}" for number, note in enumerate(comparison.footnotes, 1)]
     out.caption = escape("\n".join(["best three: red, blue, green", *captions]))
     return out
 
@@ -214,7 +215,7 @@ def markdown_benchmark(comparison: Comparison) -> str:
     for block in comparison.blocks:
         shown = _shown(block)
         lines = [
-            f"**{_escape_markdown(block.dataset)}** ({block.images:,} pictures)",
+            f"**{plain_markdown(block.dataset)}** ({block.images:,} pictures)",
             "",
             "| " + " | ".join(["method", *(f"{metric.label} {metric.arrow}" for metric in shown)]) + " |",
             "| " + " | ".join(["---", *("---:" for _ in shown)]) + " |",
@@ -224,21 +225,18 @@ def markdown_benchmark(comparison: Comparison) -> str:
             for metric in shown:
                 figure = line.figures[metric.key]
                 before, after = _MARKS[figure.rank]
-                cells.append(before + metric.text(figure.value) + after + _superscript(figure.note))
-            lines.append("| " + " | ".join([_escape_markdown(_label(line)), *cells]) + " |")
+                cells.append(
+                    before + metric.text(figure.value) + after + (superscript(figure.note) if figure.note else "")
+                )
+            lines.append("| " + " | ".join([plain_markdown(_label(line)), *cells]) + " |")
         for remark in block.remarks:
-            lines += ["", _escape_markdown(remark)]
+            lines += ["", plain_markdown(remark)]
         blocks.append("\n".join(lines))
-    notes = [f"{_superscript(number)} {note}" for number, note in enumerate(comparison.footnotes, 1)]
+    notes = [f"{superscript(number)} {note}" for number, note in enumerate(comparison.footnotes, 1)]
     return "\n\n".join([*blocks, "Best **bold**, second *italic*, third <u>underlined</u>.", *notes]) + "\n"
 
 
 _LATEX_COLOURS = {1: "red", 2: "blue", 3: "green!60!black"}
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$^\dagger$", "<": r"$<$", ">": r"$>$", "|": r"$|$",
-    "β": r"$\beta$", "²": r"$^2$",
-}  # fmt: skip
 _LATEX_HEADS = {
     "mae": r"MAE $\downarrow$", "mean_f": r"$mF_\beta\uparrow$", "weighted_f": r"$wF_\beta\uparrow$",
     "max_f": r"$F_{\max}\uparrow$", "s_measure": r"$S_m\uparrow$", "e_measure": r"$E_m\uparrow$",
@@ -256,7 +254,7 @@ def latex_benchmark(comparison: Comparison) -> str:
     heads, rules, position = [], [], 2
     for block in comparison.blocks:
         width = len(_shown(block))
-        heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_escape_latex(block.dataset)} ({block.images})}}")
+        heads.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(block.dataset)} ({block.images})}}")
         rules.append(rf"\cmidrule(lr){{{position}-{position + width - 1}}}")
         position += width
     out = [
@@ -281,11 +279,11 @@ def latex_benchmark(comparison: Comparison) -> str:
         for block, metric in keys:
             line = found.get((block.dataset, kind, method))
             cells.append("--" if line is None else _latex_cell(metric, line.figures[metric.key]))
-        out.append(f"    {_escape_latex(labels[kind, method])} & " + " & ".join(cells) + r" \\")
+        out.append(f"    {escape_latex(labels[kind, method])} & " + " & ".join(cells) + r" \\")
     out += [r"    \bottomrule", r"  \end{tabular}}"]
     notes = [remark for block in comparison.blocks for remark in block.remarks]
     notes += [f"({number}) {note}" for number, note in enumerate(comparison.footnotes, 1)]
-    out += [rf"  \par\smallskip\footnotesize {_escape_latex(note)}" for note in notes]
+    out += [rf"  \par\smallskip\footnotesize {escape_latex(note)}" for note in notes]
     return "\n".join([*out, r"\end{table*}"]) + "\n"
 
 
@@ -324,15 +322,3 @@ def json_benchmark(entries: Sequence[Entry], protocol: str) -> dict[str, Any]:
         for entry in entries
     ]  # fmt: skip
     return {"protocol": protocol, "thresholds": list(range(255, -1, -1)), "results": results}
-
-
-def _escape_markdown(text: str) -> str:
-    return "".join("\\" + char if char in "\\`*_|[]<>" else char for char in " ".join(text.split()))
-
-
-def _escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
-
-
-def _superscript(number: int | None) -> str:
-    return "" if number is None else "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(number))

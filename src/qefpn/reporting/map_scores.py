@@ -18,8 +18,9 @@ from qefpn.data.maps import MapFolder, match_maps, read_map
 from qefpn.data.reading import read_mask
 from qefpn.errors import UserError
 from qefpn.metrics import combine, saliency_scores
+from qefpn.metrics.scores import CURVES
 from qefpn.reporting.entries import Entry
-from qefpn.reporting.score_cache import CURVES, Outcome, ScoreCache, score_key
+from qefpn.reporting.score_cache import Outcome, ScoreCache, score_key
 
 _CHUNK = 16
 _FEW = 200

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from qefpn.data.files import PictureFile, file_key, read_bytes
-
-CURVES = ("precision", "recall", "f_curve", "e_curve")
+from qefpn.metrics.scores import CURVES
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ _CHARACTERS = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", "±": r"$\pm$",
     "≈": r"$\approx$", "≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "√": r"$\surd$", "−": "$-$", "–": "--",
     "—": "---", "∞": r"$\infty$", "β": r"$\beta$", "²": r"$^2$", "₁": r"$_1$", "₂": r"$_2$", "…": r"\dots{}",
-    "“": "``", "”": "''", "’": "'", "↑": r"$\uparrow$", "↓": r"$\downarrow$", '"': "''",
+    "“": "``", "”": "''", "’": "'", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$^\dagger$", '"': "''",
 }  # fmt: skip
 #: letters with an accent that LaTeX builds in its default encoding
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030c": "v", "\u0327": "c"}

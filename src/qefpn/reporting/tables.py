@@ -229,12 +229,12 @@ def terminal_table(
             by_key = {metric.key: cell for metric, cell in zip(table.metrics, row.cells, strict=True)}
             for metric in shown:
                 cell = by_key.get(metric.key, Cell("–"))
-                mark = f"[dim]{_superscript(cell.note + offset)}[/dim]" if cell.note else ""
+                mark = f"[dim]{superscript(cell.note + offset)}[/dim]" if cell.note else ""
                 texts.append((f"[bold green]{cell.text}[/bold green]" if cell.best else cell.text) + mark)
             style = {"run": "bold", "floor": "dim"}.get(row.kind)
             out.add_row(escape(row.label), *texts, style=style, end_section=index == len(table.rows) - 1)
         captions += [table.remark] if table.remark else []
-        captions += [f"{_superscript(n + offset)} {note}" for n, note in enumerate(table.footnotes, 1)]
+        captions += [f"{superscript(n + offset)} {note}" for n, note in enumerate(table.footnotes, 1)]
         offset += len(table.footnotes)
     out.caption = escape("\n".join(captions)) or None
     return out
@@ -253,15 +253,15 @@ def markdown_table(
         count = f" ({table.images:,} pictures)" if table.images is not None else ""
         heads = ["method", *(f"{metric.label} {metric.arrow}" for metric in table.metrics)]
         rule = ["---", *("---:" for _ in table.metrics)]
-        lines = [f"**{_plain(table.dataset)}**{count}", "", _line(heads), _line(rule)]
+        lines = [f"**{plain_markdown(table.dataset)}**{count}", "", _line(heads), _line(rule)]
         for row in table.rows:
             texts = [
                 (f"**{cell.text}**" if cell.best else cell.text)
-                + (_superscript(cell.note + offset) if cell.note else "")
+                + (superscript(cell.note + offset) if cell.note else "")
                 for cell in row.cells
             ]
-            lines.append(_line([_plain(row.label), *texts]))
-        notes = [f"{_superscript(n + offset)} {note}" for n, note in enumerate(table.footnotes, 1)]
+            lines.append(_line([plain_markdown(row.label), *texts]))
+        notes = [f"{superscript(n + offset)} {note}" for n, note in enumerate(table.footnotes, 1)]
         offset += len(table.footnotes)
         for note in [table.remark, *notes] if table.remark else notes:
             lines += ["", note]
@@ -273,10 +273,11 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _plain(text: str) -> str:
+def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it is, inside a table cell."""
     return "".join("\\" + char if char in "\\`*_|[]<>" else char for char in " ".join(text.split()))
 
 
-def _superscript(number: int) -> str:
+def superscript(number: int) -> str:
+    """The number of a footnote."""
     return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(number))
