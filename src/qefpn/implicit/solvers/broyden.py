@@ -11,8 +11,9 @@ Linear and Nonlinear Equations, SIAM 1995, section 7.3). The product of the fact
 
     Hₖ = −η (I + DᵀKD),        D: the stored directions, (n, N),        K: (n, n), strictly lower triangular,
 
-so a step reads D twice, once for D·[g, dₙ] and once for the combination g + Dᵀ(K·Dg). When the memory is full
-the estimate restarts from −ηI and the newest pair (s, y): overwriting a stored pair would leave an estimate
+so a step reads D twice, once for Dg and once for the combination g + Dᵀ(K·Dg). The update needs Ddₙ, too: dₙ being
+a combination of rows whose products with D are known, it follows without reading D. When the memory is full the
+estimate restarts from −ηI and the newest pair (s, y): overwriting a stored pair would leave an estimate
 that satisfies no secant equation.
 """
 
@@ -110,6 +111,8 @@ class Estimate:
         # a row of the whole batch in one piece: what is written at a time
         self.rows = z.new_empty(max(rows, 2), batch, size).transpose(0, 1)
         self.K = torch.zeros(batch, rows, rows, dtype=wide(z.device), device=z.device)
+        self.gram = torch.zeros_like(self.K)  # products of the stored rows; row and column 0 are not used
+        self.products = 0  # rows whose products are known
         self.n = 0
         self.pairs = 0
         self.dots: Tensor | None = None  # (B, 2, n + 1): [g, newest direction] · rows
@@ -125,13 +128,15 @@ class Estimate:
         torch.sub(fz, z, out=g)
         if self.n == 0 or not measure:
             return norms(g)
-        known = self.rows[:, : self.n + 1].transpose(1, 2)
-        if g.device.type == "cpu":  # two products of one row: BLAS takes five times as long for one of two rows
-            rows = (self.rows[:, :1], self.rows[:, self.n : self.n + 1])
-            dots = torch.cat([torch.bmm(row, known) for row in rows], dim=1)
-        else:
-            dots = torch.bmm(self.rows[:, 0 : self.n + 1 : self.n], known)
-        self.dots = dots.to(self.K.dtype)
+        n = self.n
+        known = self.rows[:, : n + 1].transpose(1, 2)
+        if self.products < n:
+            between = torch.bmm(self.rows[:, 1 : n + 1], known[:, :, 1:])
+            self.gram[:, 1 : n + 1, 1 : n + 1] = between.to(self.gram.dtype)
+            self.products = n
+        with_g = torch.bmm(self.rows[:, :1], known).to(self.K.dtype)
+        newest = torch.cat([with_g[:, :, -1:], self.gram[:, n : n + 1, 1 : n + 1]], dim=2)
+        self.dots = torch.cat([with_g, newest], dim=1)
         return self.dots[:, 0, 0].clamp_min(0.0).sqrt()
 
     def direction(self, frozen: Tensor | None = None) -> Tensor:
@@ -210,7 +215,7 @@ class Estimate:
         weight = torch.where(usable & (square > 0), 1.0 / square, 0.0)
         self.K[:, 2, 1] = weight[:, 0]
         self.n, self.pairs = 2, 1
-        self.dots = None
+        self.dots, self.products = None, 0
         self._append_combination(torch.cat([eta, torch.zeros_like(eta), eta * weight * slope], dim=1))
 
     def _append(self, direction: Tensor) -> None:
@@ -219,8 +224,22 @@ class Estimate:
 
     def _append_combination(self, weights: Tensor) -> None:
         stored = self.rows[:, : self.n + 1]
+        weights = weights.to(stored.dtype)
         self.n += 1
-        torch.bmm(weights[:, None].to(stored.dtype), stored, out=self.rows[:, self.n : self.n + 1])
+        torch.bmm(weights[:, None], stored, out=self.rows[:, self.n : self.n + 1])
+        if self.products == self.n - 1:
+            self._extend_products(weights.to(self.K.dtype))
+
+    def _extend_products(self, weights: Tensor) -> None:
+        """The products of the newest direction, rows 0..n − 1 combined by ``weights``, with the stored ones."""
+        assert self.dots is not None
+        n = self.n
+        with_g = self.dots[:, :1, 1:]
+        before = weights[:, None, :1] * with_g + torch.bmm(weights[:, None, 1:], self.gram[:, 1:n, 1:n])
+        newest = self.rows[:, n]
+        self.gram[:, n, 1:n] = self.gram[:, 1:n, n] = before[:, 0]
+        self.gram[:, n, n] = torch.linalg.vecdot(newest, newest)  # measured: it is divided by
+        self.products = n
 
     def apply(self, v: Tensor) -> Tensor:
         """Hv (B, N)."""
