@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import timer
 from tests.commands.runs import log, train, words
 
 from qefpn import QEFPN
@@ -121,22 +122,23 @@ def test_rates_of_the_paper_s_schedule_step_each_iteration(tmp_path: Path, data_
     assert [float(row["lr"]) for row in log(run)] == pytest.approx(wanted)
 
 
-@pytest.mark.slow
-def test_a_run_bounded_by_time_ends_its_schedule(tmp_path: Path, data_root: Path) -> None:
+def test_a_run_bounded_by_time_ends_its_schedule(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = itertools.count(step=0.05)  # a clock that goes on when it is read: no machine is too slow for it
+    monkeypatch.setattr(timer, "time", SimpleNamespace(monotonic=lambda: next(readings)))
     options = [
         "trainer.max_time=00:00:00:06",
         "trainer.max_steps=-1",
         "warmup.steps=100000",
         "evaluate=false",
     ]
-    started = time.monotonic()
     run = train(tmp_path / "run", data_root, *options, "schedule=linear", "optimizer.lr=1e-3")
-    assert time.monotonic() - started < 40
     rates = [float(row["lr"]) for row in log(run)]
-    assert len(rates) > 5
+    assert 10 < len(rates) < 120
     assert 0 < rates[0] < 1e-4
-    assert max(rates) > 0.8e-3
-    assert 0 <= rates[-1] < 0.15e-3
+    assert max(rates) > 0.9e-3
+    assert 0 <= rates[-1] < 0.1e-3
 
 
 class Stub:
