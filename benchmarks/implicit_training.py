@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torchdeq_adapter import TorchdeqPyramid
 from qefpn.commands.overrides import compose_config
 from qefpn.data.synthetic import render
 from qefpn.data.transforms import normalize
-from qefpn.implicit import Adjoint, Broyden, ImplicitAdjoint, JacobianFreeAdjoint, PhantomAdjoint, ShineAdjoint
+from qefpn.implicit import Adjoint, Broyden, ImplicitAdjoint, ShineAdjoint
 from qefpn.training.build import build_module
 from qefpn.training.config import TrainConfig, typed
 from qefpn.training.module import SaliencyModule
@@ -84,7 +83,7 @@ class Trained:
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
         self.optimizer.step()
-        self.losses.append(float(loss))
+        self.losses.append(loss.item())
         return self.losses[-1]
 
 
@@ -97,19 +96,21 @@ class Variant:
     adjoint: Adjoint
 
 
+class Best(NamedTuple):
+    """The variant that is ahead, and its pictures a second over torchdeq's."""
+
+    name: str
+    speed: float
+
+
 def variants() -> list[Variant]:
     """Fewer evaluations for, one hopes, the same loss."""
-    all_steps, short = Broyden(max_steps=STEPS, rtol=0.0), Broyden(max_steps=4, rtol=1e-2)
-    tolerant = Broyden(max_steps=STEPS, rtol=1e-2)
+    two, three, four = (Broyden(max_steps=steps, rtol=1e-2) for steps in (2, 3, 4))
     return [
-        Variant("8 + 3 steps", all_steps, ImplicitAdjoint(Broyden(max_steps=3, rtol=0.0))),
-        Variant("rtol 1e-2 both ways", tolerant, ImplicitAdjoint(tolerant)),
-        Variant("4 + 3 steps, rtol 1e-2", short, ImplicitAdjoint(Broyden(max_steps=3, rtol=1e-2))),
-        Variant("8 steps, shine", all_steps, ShineAdjoint()),
-        Variant("4 steps, rtol 1e-2, shine", short, ShineAdjoint()),
-        Variant("4 steps, rtol 1e-2, phantom 2", short, PhantomAdjoint(steps=2, damping=1.0)),
-        Variant("8 steps, jacobian_free", all_steps, JacobianFreeAdjoint()),
-        Variant("4 steps, rtol 1e-2, jacobian_free", short, JacobianFreeAdjoint()),
+        Variant("3 + 2 steps", three, ImplicitAdjoint(two)),
+        Variant("2 + 2 steps", two, ImplicitAdjoint(two)),
+        Variant("4 steps, shine", four, ShineAdjoint()),
+        Variant("2 steps, shine", two, ShineAdjoint()),
     ]
 
 
@@ -139,17 +140,15 @@ def training(options: Options) -> Iterator[Line]:
     }
     choices = variants() if options.variants else []
     runs |= {choice.name: variant(choice) for choice in choices}
-    times = interleaved({name: lambda run=run: run.step(data) for name, run in runs.items()}, options.repeats, warmup=2)
+    rounds = 2 * options.repeats + 1  # a step is short beside the machine's moods
+    times = interleaved({name: lambda run=run: run.step(data) for name, run in runs.items()}, rounds, warmup=2)
 
     gain, bound = ratio(times, "torchdeq", "ours"), ratio(times, "torchdeq", "floor")
     rate = {name: options.batch / median(times, name) for name in ("ours", "torchdeq", "floor")}
     hook = ratio(times, "torchdeq, hook", "ours")
     reference, ours = trained(lambda f: TorchdeqPyramid(f, STEPS)), trained()
-    start = time.perf_counter()
     for _ in range(options.curve):
         reference.step(data)
-    allowed = time.perf_counter() - start
-    for _ in range(options.curve):
         ours.step(data)
     pairs = list(zip(ours.losses, reference.losses, strict=True))
     difference = max(abs(a - b) / abs(b) for a, b in pairs)
@@ -170,27 +169,32 @@ def training(options: Options) -> Iterator[Line]:
     def level(losses: list[float]) -> float:
         return statistics.mean(losses[-window:])
 
+    if not choices:
+        return
     target = level(reference.losses)
-    if choices:
-        yield Line(
-            "training",
-            f"loss, mean of {window} steps: at the start {statistics.mean(reference.losses[:window]):.4f}, torchdeq "
-            f"after {options.curve} steps {target:.4f} in {allowed:.0f} s, ours {level(ours.losses):.4f}",
-        )
+    yield Line(
+        "training",
+        f"loss, mean of {window} steps: at the start {level(reference.losses[:window]):.4f}, after {options.curve} "
+        f"steps torchdeq {target:.4f}, ours {level(ours.losses):.4f}",
+    )
+    best = Best("none", 0.0)
     for choice in choices:
         run = variant(choice)
-        begin = time.perf_counter()
-        while run.place < options.curve or time.perf_counter() - begin < allowed:
+        for _ in range(options.curve):
             run.step(data)
-        equal_steps, equal_time = level(run.losses[: options.curve]), level(run.losses)
-        speed = ratio(times, "torchdeq", choice.name)
-        same = equal_steps <= (1.0 + SAME_LOSS) * target
+        loss, speed = level(run.losses), ratio(times, "torchdeq", choice.name)
+        same = loss <= (1.0 + SAME_LOSS) * target
+        if same:
+            best = max(best, Best(choice.name, speed), key=lambda found: found.speed)
         yield Line(
             "training",
-            f"{choice.name}: {speed:.2f}x torchdeq's pictures/s; loss after {options.curve} steps {equal_steps:.4f} "
-            f"({equal_steps / target - 1.0:+.1%}{'' if same else ', NOT the same loss'}), after equal time "
-            f"({run.place} steps) {equal_time:.4f} ({equal_time / target - 1.0:+.1%})",
-            speed if same else 0.0,
-            2.0,
-            figures={"speed": speed, "equal_steps": equal_steps, "equal_time": equal_time, "torchdeq": target},
+            f"{choice.name}, rtol 1e-2: {speed:.2f}x torchdeq's pictures/s; loss {loss:.4f} ({loss / target - 1.0:+.1%}"
+            f"{'' if same else ', NOT the same loss'})",
+            figures={"speed": speed, "loss": loss, "torchdeq": target},
         )
+    yield Line(
+        "training",
+        f"the fastest with the same loss (within {SAME_LOSS:.0%}) by fewer evaluations: {best.name}, {best.speed:.2f}x",
+        best.speed,
+        2.0,
+    )
