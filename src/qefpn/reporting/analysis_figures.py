@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qefpn.reporting.comparison import COLOURS, DASHES
+from qefpn.whole import whole_file
 
 Array = npt.NDArray[np.float64]
 
@@ -272,9 +272,7 @@ def _finish(axes: Any) -> None:
 
 def _save(figure: Any, path: Path) -> Path:
     kind = path.suffix[1:]
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}  # dates would make equal figures differ
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata)
-    os.replace(part, path)
+    with whole_file(path) as part:
+        figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata)
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from qefpn.reporting.comparison import (
     read_looks,
 )
 from qefpn.reporting.pictures import shrink
+from qefpn.whole import whole_file
 
 if TYPE_CHECKING:
     from qefpn.reporting.entries import Entry
@@ -137,9 +137,8 @@ def _save(figure: Any, path: Path) -> Path:
     kind = path.suffix[1:]
     # dates would make equal figures differ
     metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata.get(kind))
-    os.replace(part, path)
+    with whole_file(path) as part:
+        figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata.get(kind))
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -26,6 +25,7 @@ from qefpn.reporting.comparison import (
 from qefpn.reporting.pictures import shrink
 from qefpn.reporting.published import Published, PublishedRow, load_published
 from qefpn.reporting.tables import METRICS, Metric, finite
+from qefpn.whole import write_whole
 
 if TYPE_CHECKING:
     from qefpn.reporting.entries import Entry
@@ -88,10 +88,7 @@ def write_leaderboard(
         notes=data["notes"],
         side=_side(entries),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, page)
 
 
 def _script_json(data: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from qefpn.reporting.published import load_published
 from qefpn.reporting.results import RunResults, read_run
 from qefpn.reporting.tables import METRICS, MetricTable, metric_tables
+from qefpn.whole import write_whole
 
 #: figures of the headline, the first two in large type
 HEADLINE = ("max_f", "mae", "weighted_f", "mean_f", "s_measure", "e_measure")
@@ -58,10 +58,7 @@ def write_run_report(run_dir: str | Path, output: str | Path | None = None, *, c
     results = read_run(Path(run_dir))
     path = Path(output) if output is not None else results.directory / "report.html"
     page = render(results, cases)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, page)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from qefpn.reporting.sweep_curves import sweep_charts
 from qefpn.reporting.sweep_latex import latex_document, latex_tables
 from qefpn.reporting.sweep_tables import EXPLAINED, SweepReport, build_report
 from qefpn.reporting.sweep_text import csv_figures, csv_jobs, markdown_sweep
+from qefpn.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,8 @@ def write_sweep_report(runs: Path, output: Path | None = None, published: Publis
         "sweep_jobs.csv": csv_jobs(report),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            part = folder / f"{name}.part"
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, folder / name)
+            write_whole(folder / name, text)
     except OSError as error:
         raise UserError(f"output={folder}: the report cannot be written there ({error.strerror})") from None
     return WrittenSweep(report, [folder / name for name in texts])

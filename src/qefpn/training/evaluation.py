@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from qefpn.errors import UserError
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN
 from qefpn.training.inference import predict_maps
+from qefpn.whole import whole_file, write_whole
 
 Batch = dict[str, Any]
 Predictor = Callable[[Batch], list[np.ndarray]]
@@ -103,22 +103,18 @@ def save_png(path: Path, image: np.ndarray) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(value, indent=1))
 
 
 def write_scores(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """scores.csv: a row a picture; set, name and the figures of metrics.json come first."""
     columns = ["dataset", "name", *SUMMARY]
     columns += [key for record in records[:1] for key in record if key not in columns]
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         for record in records:
             writer.writerow({k: repr(v) if isinstance(v, float) else v for k, v in record.items()})
-    os.replace(part, path)
 
 
 @torch.no_grad()
