@@ -75,7 +75,7 @@ def overhead(options: Options) -> Iterator[Line]:
                 "full": lambda full=full: train_step(full, injection),
                 "floor": lambda floor=floor: train_step(floor, injection),
             },
-            options.repeats,
+            2 * options.repeats + 1,  # a small difference of two long times
         )
         share = 1.0 - ratio(times, "floor", "full")
         yield Line(
