@@ -9,8 +9,11 @@ for tensors that lie on it already.
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,11 +26,12 @@ import torch
 
 from qefpn.data.synthetic import render
 from qefpn.metrics import SaliencyMetrics
+from qefpn.metrics.counting import joint_histogram
 from qefpn.metrics.distance import near_squared_distances
-from qefpn.metrics.histogram import joint_histogram
 from qefpn.metrics.inputs import to_pairs
+from qefpn.metrics.kernels import kernels
 from qefpn.metrics.protocol import F3NET
-from qefpn.metrics.scores import SCORERS
+from qefpn.metrics.scores import weighted_scores
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -143,13 +147,29 @@ def shares(pairs: Sequence[Pair], batch: int, rounds: int) -> dict[str, float]:
             maps, masks = np.stack([s for s, _ in part]), np.stack([m for _, m in part])
             pictures = note("reading the input", lambda maps=maps, masks=masks: to_pairs(maps, masks, F3NET))
             histogram = note("joint histogram", lambda pictures=pictures: joint_histogram(pictures, F3NET))
-            for name, scorer in SCORERS.items():
-                note(name, lambda s=scorer, h=histogram, p=pictures: s(h, p, F3NET))
+            note("weighted F", lambda h=histogram, p=pictures: weighted_scores(h, p))
+            note("all other scores", lambda h=histogram: kernels().scores(h, F3NET))
             note("floor: each byte once", lambda maps=maps, masks=masks: (maps.max(), masks.max()))
             note(
-                "floor: distances", lambda p=pictures: [near_squared_distances(one.mask) for one in p if not one.blank]
+                "floor: OpenCV's distances",
+                lambda p=pictures: [near_squared_distances(one.mask) for one in p if not one.blank],
             )
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
+
+
+def first_call() -> tuple[str, float, float]:
+    """(kernels, seconds of a first measurement with nothing compiled yet, and of one that finds the code kept)."""
+    script = (
+        "import time, numpy as np, qefpn.metrics as m; from qefpn.metrics.kernels import kernels; "
+        "one = np.full((8, 8), 255, np.uint8); start = time.perf_counter(); m.saliency_scores(one, one); "
+        "print(kernels().name, time.perf_counter() - start)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        command = [sys.executable, "-c", script]
+        found = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in "12"]
+    (name, first), (_, second) = (run.stdout.split() for run in found)
+    return name, float(first), float(second)
 
 
 def main(arguments: list[str]) -> None:
@@ -161,6 +181,10 @@ def main(arguments: list[str]) -> None:
     clock = CLOCKS[options["clock"]]
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    name, cold, kept = first_call()
+    print(
+        f"kernels: {name}; first measurement of a process {cold:.1f} s with nothing compiled, {kept:.2f} s after that"
+    )
     print(f"{count} pictures a row, {rounds} rounds, one thread, {options['clock']} clock")
     print("milliseconds a picture, medians")
     print(f"{'size':<9}{'maps':<7}{'way':<22}{'PySODMetrics':>13}{'ours':>8}{'ratio':>8}")
@@ -174,13 +198,13 @@ def main(arguments: list[str]) -> None:
                 print(f"{label:<9}{sort:<7}{way:<22}{their:>13.2f}{our:>8.3f}{their / our:>7.1f}x", flush=True)
             steps[f"{size[0]}x{size[1]} {sort}"] = shares(pairs, batch, rounds)
     print(f"\nwhere a picture's time goes in batches of {batch} (milliseconds; share of the steps' sum)")
-    print(f"{'':<24}" + "".join(f"{label:>18}" for label in steps))
+    print(f"{'':<26}" + "".join(f"{label:>18}" for label in steps))
     for name in next(iter(steps.values())):
         row = ""
         for times in steps.values():
             whole = sum(value for key, value in times.items() if not key.startswith("floor"))
             row += f"{times[name]:>11.3f} {times[name] / whole:>5.0%}"
-        print(f"{name:<24}{row}")
+        print(f"{name:<26}{row}")
 
 
 if __name__ == "__main__":

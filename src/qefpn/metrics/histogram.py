@@ -9,7 +9,7 @@ again over the pixels in NumPy's order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from qefpn.metrics.inputs import Picture, UInt8
-from qefpn.metrics.protocol import Protocol
+from qefpn.metrics.inputs import UInt8
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
@@ -108,13 +107,23 @@ def min_max_levels(low: int, high: int) -> Float:
     return (_UNIT - _UNIT[low]) / (_UNIT[high] - _UNIT[low])
 
 
-def _count_parts(saliency: UInt8, mask: UInt8, split: tuple[int, int]) -> Int:
-    """(2, 4, 256) counts of one picture, from one histogram of 16-bit codes.
+def count(saliency: UInt8, mask: UInt8, matlab: bool, counts: Int) -> tuple[int, int]:
+    """Count one picture, from one histogram of 16-bit codes.
 
     The high byte of a code tells mask (bit 0), right half (bit 3), lower half (bit 4) and, in bits 1 and 2, the column
     modulo 4. That last part means nothing: it spreads neighbours of one value, of which a saliency map is full, over
     four bins, since adding to a bin that has just been written makes a processor wait.
+
+    Args:
+        saliency: (H, W) uint8.
+        mask: (H, W) uint8, 255 in the foreground.
+        matlab: how :func:`centroid_split` rounds.
+        counts: (2, 4, 256) int64, filled, as in :class:`JointHistogram`.
+
+    Returns:
+        the split.
     """
+    split = centroid_split(mask, matlab)
     rows, columns = mask.shape
     across = np.arange(columns)
     pattern = ((across % 4) << 1 | (across >= split[1]) << 3).astype(np.uint8)
@@ -127,7 +136,8 @@ def _count_parts(saliency: UInt8, mask: UInt8, split: tuple[int, int]) -> Int:
     for top in range(0, rows, step):
         total += cv2.calcHist([codes[top : top + step]], [0], None, [_CODES], [0, _CODES])[:, 0].astype(np.int64)
     # (quadrant, column modulo 4, mask, value)
-    return np.ascontiguousarray(total.reshape(4, 4, 2, 256).sum(axis=1).transpose(1, 0, 2))
+    counts[:] = total.reshape(4, 4, 2, 256).sum(axis=1).transpose(1, 0, 2)
+    return split
 
 
 def centroid_split(mask: UInt8, matlab: bool) -> tuple[int, int]:
@@ -175,19 +185,6 @@ def _ties(total: Int, low: Int) -> Bool:
     twice = 2 * (total * above).sum(axis=1)
     tied = (total > 0) & (total.sum(axis=1)[:, None] * above == twice[:, None])
     return tied.any(axis=1) & (twice > 0)
-
-
-def joint_histogram(pictures: Sequence[Picture], protocol: Protocol) -> JointHistogram:
-    """Read the pixels of B pictures, of any sizes, into one :class:`JointHistogram`."""
-    batch = len(pictures)
-    counts = np.zeros((batch, 2, 4, 256), np.int64)
-    sizes, split = np.zeros((batch, 2), np.int64), np.zeros((batch, 2), np.int64)
-    for i, picture in enumerate(pictures):
-        sizes[i] = picture.mask.shape
-        split[i] = centroid_split(picture.mask, protocol.matlab_centroid)
-        counts[i] = _count_parts(picture.saliency, picture.mask, (int(split[i, 0]), int(split[i, 1])))
-    blank = np.array([picture.blank for picture in pictures], np.bool_)
-    return of_counts(counts, sizes, split, blank, lambda i: pictures[i].saliency)
 
 
 def of_counts(counts: Int, sizes: Int, split: Int, blank: Bool, pixels: Callable[[int], UInt8]) -> JointHistogram:

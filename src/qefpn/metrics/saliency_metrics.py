@@ -70,11 +70,13 @@ class SaliencyMetrics(Metric):
             measured: the scores of these pictures, where they have been measured already.
         """
         measured = measure(pred, target, self.protocol) if measured is None else measured
-        scores = torch.from_numpy(np.stack([measured.values[name] for name in SCORES]))
-        curves = torch.from_numpy(np.stack([measured.values[name].sum(axis=0) for name in CURVES]))
-        self.sums = self.sums + scores.nansum(dim=1).to(self.sums.device)
-        self.undefined = self.undefined + scores.isnan().sum(dim=1).to(self.undefined.device)
-        self.curve_sums = self.curve_sums + curves.to(self.curve_sums.device)
+        scores = np.array([measured.values[name] for name in SCORES])
+        undefined = np.isnan(scores)
+        curves = np.array([measured.values[name].sum(axis=0) for name in CURVES])
+        device = self.sums.device  # the states are replaced, not changed: whoever holds one keeps its value
+        self.sums = self.sums + torch.from_numpy(np.where(undefined, 0.0, scores).sum(axis=1)).to(device)
+        self.undefined = self.undefined + torch.from_numpy(undefined.sum(axis=1)).to(device)
+        self.curve_sums = self.curve_sums + torch.from_numpy(curves).to(device)
         self.images = self.images + len(measured)
 
     def score_batch(

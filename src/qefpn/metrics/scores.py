@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from qefpn.metrics.binary_ratio import binary_ratio
+from qefpn.metrics.counting import joint_histogram
 from qefpn.metrics.device import DeviceBatch, device_batch, device_histogram
 from qefpn.metrics.device_weighted_f import device_weighted_f
-from qefpn.metrics.e_measure import adaptive_e_measure, e_measure_curve
-from qefpn.metrics.f_measure import adaptive_f_measure, f_measure
-from qefpn.metrics.histogram import Float, JointHistogram, joint_histogram
+from qefpn.metrics.f_measure import f_measure
+from qefpn.metrics.histogram import Float, JointHistogram
 from qefpn.metrics.inputs import Picture, check_names, is_single, to_pairs
-from qefpn.metrics.mae import mean_absolute_error
-from qefpn.metrics.pr_curve import precision_recall_curve
+from qefpn.metrics.kernels import kernels
 from qefpn.metrics.protocol import F3NET, Protocol, get_protocol
-from qefpn.metrics.s_measure import s_measure
-from qefpn.metrics.weighted_f import weighted_f_measure
 
 SCORES = ("mae", "mean_f", "weighted_f", "s_measure", "e_measure", "binary_ratio")
 """The scores a picture whose mean over a set is the set's figure, and which may be NaN for a picture."""
@@ -60,35 +56,25 @@ class Measured:
 
 
 Pictures = Sequence[Picture] | DeviceBatch
-Scorer = Callable[[JointHistogram, Pictures, Protocol], dict[str, Float]]
+
+SCORERS: Mapping[str, tuple[str, ...]] = {
+    **{name: (name,) for name in SCORES},
+    "curves": ("precision", "recall", "f_curve"),
+    "e_curve": ("e_curve",),
+}
+"""What can be asked for, by name, and the entries of :attr:`Measured.values` that it gives."""
 
 
-def _weighted(histogram: JointHistogram, pictures: Pictures, protocol: Protocol) -> dict[str, Float]:
+def weighted_scores(histogram: JointHistogram, pictures: Pictures) -> Float:
+    """(B,) weighted F-measure; 0 for a blank picture."""
     if isinstance(pictures, DeviceBatch):
-        return {"weighted_f": device_weighted_f(pictures, histogram)}
+        return device_weighted_f(pictures, histogram)
+    weighted_f = kernels().weighted_f
     scores = [
-        0.0 if picture.blank else weighted_f_measure(picture.saliency, picture.mask, levels)
+        0.0 if picture.blank else weighted_f(picture.saliency, picture.mask, levels)
         for picture, levels in zip(pictures, histogram.levels, strict=True)
     ]
-    return {"weighted_f": np.array(scores, np.float64)}
-
-
-def _curves(histogram: JointHistogram, pictures: Pictures, protocol: Protocol) -> dict[str, Float]:
-    precision, recall = precision_recall_curve(histogram)
-    return {"precision": precision, "recall": recall, "f_curve": f_measure(precision, recall)}
-
-
-SCORERS: Mapping[str, Scorer] = {
-    "mae": lambda h, _, p: {"mae": mean_absolute_error(h)},
-    "mean_f": lambda h, _, p: {"mean_f": adaptive_f_measure(h)},
-    "weighted_f": _weighted,
-    "s_measure": lambda h, _, p: {"s_measure": s_measure(h, clamp=p.clamp_s)},
-    "e_measure": lambda h, _, p: {"e_measure": adaptive_e_measure(h, strict=p.strict_e)},
-    "binary_ratio": lambda h, _, p: {"binary_ratio": binary_ratio(h.by_mask.sum(axis=1))},
-    "curves": _curves,
-    "e_curve": lambda h, _, p: {"e_curve": e_measure_curve(h)},
-}
-"""What can be measured, by name; each gives one or more entries of :attr:`Measured.values`."""
+    return np.array(scores, np.float64)
 
 
 def measure(
@@ -118,9 +104,13 @@ def measure(
     else:
         pictures = on_device
         histogram = device_histogram(on_device, protocol)
+    entries = [entry for name in scorers for entry in SCORERS[name]]
     values: dict[str, Float] = {}
-    for name in scorers:
-        values.update(SCORERS[name](histogram, pictures, protocol))
+    if entries != ["weighted_f"]:
+        values.update(kernels().scores(histogram, protocol))
+    if "weighted_f" in entries:
+        values["weighted_f"] = weighted_scores(histogram, pictures)
+    values = {entry: values[entry] for entry in entries}
     if histogram.blank.any():
         values = {name: np.where(_like(histogram.blank, v), 0.0, v) for name, v in values.items()}
     return Measured(protocol, values)

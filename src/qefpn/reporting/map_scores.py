@@ -18,6 +18,7 @@ from qefpn.data.maps import MapFolder, match_maps, read_map
 from qefpn.data.reading import read_mask
 from qefpn.errors import UserError
 from qefpn.metrics import combine, saliency_scores
+from qefpn.metrics.kernels import kernels
 from qefpn.metrics.scores import CURVES
 from qefpn.reporting.entries import Entry
 from qefpn.reporting.score_cache import Outcome, ScoreCache, score_key
@@ -75,6 +76,7 @@ def _executor(jobs: int, workers: int) -> Iterator[Executor]:
     if workers <= 1 or jobs < _FEW:
         pool = ThreadPoolExecutor(max(1, workers))
     else:
+        kernels()  # compiled here where they never were, not by every process
         context = multiprocessing.get_context("spawn")  # fork would copy threads' locks
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
     try:
