@@ -137,7 +137,7 @@ MISTAKES = [
     (["warmup.steps=-1"], ["warmup.steps"]),
     (["protocol=f3"], ["protocol", "pysod"]),
     (["monitor=val_f"], ["monitor", "val_max_f"]),
-    (["logger=tensorboard"], ["logger=tensorboard", "csv, wandb"]),
+    (["logger=tensorbord"], ["logger=tensorbord", "tensorboard", "csv"]),
     (["trainer.precision=8"], ["trainer.precision=8"]),
     (["trainer.strategy=dpp"], ["trainer.strategy=dpp"]),
     (["trainer.accelerator=abacus"], ["trainer.accelerator=abacus"]),

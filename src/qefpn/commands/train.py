@@ -165,25 +165,28 @@ def run(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None
     from qefpn.commands.evaluate import evaluate_run
     from qefpn.commands.prepare import prepare_data
     from qefpn.training.run import fit
+    from qefpn.training.tracking import tracked
 
     data = prepare_data(config, directory)
-    checkpoint = fit(config, data, directory, ablation)
-    if _rank() > 0:
-        return  # one process evaluates
-    if checkpoint is None:
-        print("fast_dev_run: one batch of everything ran; nothing was kept")
-        return
-    print(f"trained: {checkpoint}")
-    if config.evaluate:
-        evaluate_run(
-            config,
-            checkpoint,
-            data,
-            directory,
-            report=config.report,
-            device="cpu" if config.trainer.accelerator == "cpu" else "auto",
-            limit=config.trainer.limit_test_batches,
-        )
+    with tracked(config, directory, ablation) as tracking:
+        checkpoint = fit(config, data, directory, ablation, tracking)
+        if _rank() > 0:
+            return  # one process evaluates
+        if checkpoint is None:
+            print("fast_dev_run: one batch of everything ran; nothing was kept")
+            return
+        print(f"trained: {checkpoint}")
+        if config.evaluate:
+            evaluate_run(
+                config,
+                checkpoint,
+                data,
+                directory,
+                report=config.report,
+                device="cpu" if config.trainer.accelerator == "cpu" else "auto",
+                limit=config.trainer.limit_test_batches,
+            )
+            tracking.scores(directory)
 
 
 def _rank() -> int:

@@ -28,19 +28,21 @@ class Costs:
     Attributes:
         steps: optimizer steps done.
         pictures_seen: steps × batch × accumulated batches.
-        train_pictures: pictures of an epoch; counted from log.csv, so up to a batch too many.
+        train_pictures: trained on, from data.json; without it counted from log.csv, so up to a batch too many.
+        pictures_known: whether ``train_pictures`` is exact.
         solver_steps: forward, mean over the logged steps in which the solver ran.
         evaluations: of f_theta a picture and forward pass, mean likewise.
         backward_evaluations: of the adjoint's solve, mean likewise.
         residual: relative, forward, median of the last tenth of the logged steps.
         seconds: of training with its validations.
-        memory_mb: peak, from a column ``memory_mb`` of log.csv.
+        memory_mb: peak in MiB, from the column ``memory_mb`` of log.csv: allocated on a GPU, resident on a CPU.
         parameters: of the network, from its checkpoint.
     """
 
     steps: int | None = None
     pictures_seen: int | None = None
     train_pictures: int | None = None
+    pictures_known: bool = False
     solver_steps: float | None = None
     evaluations: float | None = None
     backward_evaluations: float | None = None
@@ -196,10 +198,13 @@ def costs(results: RunResults) -> Costs:
     residuals = [value for _, value in finite_points(log.get("solver_residual", []))]
     memory = [value for _, value in finite_points(log.get("memory_mb", []))]
     an_epoch = _steps_an_epoch(log.get("epoch", []), {step for step, _ in log.get("loss", [])})
+    counted = an_epoch * a_step if an_epoch and a_step else None
+    written = finite(_json(results.directory / "data.json").get("train_pictures"))
     return Costs(
         steps=steps,
         pictures_seen=steps * a_step if steps and a_step else None,
-        train_pictures=an_epoch * a_step if an_epoch and a_step else None,
+        train_pictures=int(written) if written else counted,
+        pictures_known=bool(written),
         solver_steps=_mean(log.get("solver_steps", [])),
         evaluations=_mean(log.get("solver_evaluations", [])),
         backward_evaluations=_mean(log.get("backward_evaluations", [])),

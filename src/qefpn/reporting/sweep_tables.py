@@ -297,7 +297,7 @@ def _data(run: SweepRun) -> str:
 
 def _train_pictures(run: SweepRun) -> str:
     if run.costs.train_pictures:
-        return f"≈ {run.costs.train_pictures:,}"
+        return f"{run.costs.train_pictures:,}" if run.costs.pictures_known else f"≈ {run.costs.train_pictures:,}"
     drawn = lookup(run.config, "data.synthetic.train")
     return f"≤ {drawn:,}" if isinstance(drawn, int) and lookup(run.config, "data.name") == "synthetic" else DASH
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import socket
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
@@ -20,7 +23,7 @@ from qefpn.models.weights import read_checkpoint
 from qefpn.training.config import TrainConfig, named, require
 from qefpn.training.module import VALIDATED, SaliencyModule
 from qefpn.training.schedule import build_schedule
-from qefpn.training.tracking import require_login
+from qefpn.training.tracking import LOGGERS, check_logger
 
 
 def network_options(config: TrainConfig) -> dict[str, Any]:
@@ -147,7 +150,9 @@ def _check_rest(config: TrainConfig) -> None:
     require(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
     monitors = [f"val_{name}" for name in VALIDATED]
     require(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
-    require(config.logger.name in ("csv", "wandb"), f"logger must be csv or wandb, not {config.logger.name!r}")
+    logger = config.logger
+    require(logger.name in LOGGERS, f"logger is one of {', '.join(LOGGERS)}, not {logger.name!r}")
+    require(0 <= logger.pictures <= 64, f"logger.pictures must be within 0 to 64, not {logger.pictures}")
     devices = device_count(config)
     require(
         config.data.batch_size % devices == 0,
@@ -190,7 +195,10 @@ def _check_trainer(config: TrainConfig) -> None:
     given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run says them again
-        named(given, lambda: pl.Trainer(**options, logger=False, enable_checkpointing=False))
+        try:
+            named(given, lambda: pl.Trainer(**options, logger=False, enable_checkpointing=False))
+        except MisconfigurationException as error:  # an accelerator that this machine lacks
+            raise UserError(f"{given}: {str(error).splitlines()[0]}") from None
 
 
 def _check_files(config: TrainConfig) -> None:
@@ -207,8 +215,7 @@ def _check_files(config: TrainConfig) -> None:
         weights in (None, "DEFAULT") or Path(str(weights)).is_file(),
         f"backbone.weights={weights}: there is no such file; null and DEFAULT are the other choices",
     )
-    if config.logger.name == "wandb":
-        require_login(config)
+    check_logger(config)
 
 
 def device_count(config: TrainConfig) -> int:
@@ -226,6 +233,8 @@ def device_count(config: TrainConfig) -> int:
     on_gpu = wants_gpu or (trainer.accelerator == "auto" and there > 0)
     if isinstance(devices, list):
         count = len(devices)
+        absent = [index for index in devices if on_gpu and index not in range(there)]
+        require(not absent, f"trainer.devices={devices}: there are GPUs 0 to {there - 1} alone")
     elif str(devices) in ("auto", "-1"):
         count = there if on_gpu and trainer.strategy != "auto" else 1
     else:
@@ -237,3 +246,22 @@ def device_count(config: TrainConfig) -> int:
     if on_gpu and count > there:
         raise UserError(f"trainer.devices={devices}, but only {there} GPU(s) are there")
     return count
+
+
+def check_port(devices: int, environment: Mapping[str, str]) -> None:
+    """Whether the port that MASTER_PORT names is free, where this process is the first of ``devices`` that meet there.
+
+    Raises:
+        UserError: it is in use, or no port.
+    """
+    port = environment.get("MASTER_PORT")
+    started = any(key in environment for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # torchrun holds it itself
+    if devices == 1 or port is None or started:
+        return
+    require(port.isdigit() and 0 < int(port) < 2**16, f"MASTER_PORT={port} is no port: give 1 to 65535, or unset it")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", int(port)))
+    except OSError as error:
+        raise UserError(f"MASTER_PORT={port} cannot be used ({error.strerror}): unset it, or choose another") from None

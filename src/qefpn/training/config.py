@@ -128,6 +128,7 @@ class LoggerConfig:
     group: str | None = None
     run_name: str | None = None
     tags: list[str] = field(default_factory=list)
+    pictures: int = 4
 
 
 @dataclass

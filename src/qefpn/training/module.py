@@ -15,6 +15,7 @@ from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN, NetworkOutput
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.training.inference import predict_maps
+from qefpn.training.memory import peak_memory_mb, reset_peak_memory
 from qefpn.training.schedule import build_schedule
 
 REGULARIZATION: dict[str, Any] = {
@@ -60,7 +61,7 @@ class SaliencyModule(pl.LightningModule):
         regularization: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # loggers get the whole configuration, under its own names
         self.network = QEFPN(**network)
         self.criterion = build_loss(**loss)
         self.val_metrics = SaliencyMetrics(protocol=protocol)
@@ -70,6 +71,7 @@ class SaliencyModule(pl.LightningModule):
         self._seed = seed
         self._regularization = REGULARIZATION | (regularization or {})
         self._output: NetworkOutput | None = None
+        self._rate_groups: dict[str, int] = {"lr": 0}  # logged name → optimizer group that shows it
         self.validated_at = -1  # optimizer step of the last validation
 
     def unrolled_layers(self) -> int | None:
@@ -79,6 +81,9 @@ class SaliencyModule(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to logits (B, 1, H, W)."""
         return self.network(images)
+
+    def on_train_start(self) -> None:
+        reset_peak_memory(self.device)
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         # Each batch has a seed of its own (dropout, stochastic depth), so that a resumed run draws what an
@@ -97,30 +102,41 @@ class SaliencyModule(pl.LightningModule):
         )
         self._output = output
         size = len(batch["index"])
-        loss = loss + self._regularized(output, batch["mask"], size)
-        self.log("loss", loss, prog_bar=True, batch_size=size)
-        self.log_dict({f"loss_{name}": value for name, value in terms.items()}, batch_size=size)
-        self.log("lr", self._head_rate(), prog_bar=True)
+        loss = loss + self._regularized(output, batch["mask"], size, terms)
+        logged = self._over_ranks({"loss": loss} | {f"loss_{name}": value for name, value in terms.items()})
+        self.log("loss", logged.pop("loss"), prog_bar=True, batch_size=size)
+        self.log_dict(logged, batch_size=size)
+        groups = self.trainer.optimizers[0].param_groups
+        for name, index in self._rate_groups.items():
+            self.log(name, groups[index]["lr"], prog_bar=name == "lr")
         self._log_place(self.global_step)
         if output.solution is not None:
             self._log_solve("solver", output.solution.stats, size)
         return loss
 
-    def _regularized(self, output: NetworkOutput, mask: Tensor, size: int) -> Tensor | float:
-        """The weighted loss terms of the pyramid that are on; logged without their weights."""
+    def _over_ranks(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars of this rank's share of a batch as means over the whole batch, in one exchange."""
+        if self.trainer.world_size == 1:
+            return values
+        gathered = self.all_gather(torch.stack([value.detach().float() for value in values.values()]))
+        assert isinstance(gathered, Tensor)
+        return dict(zip(values, gathered.mean(dim=0), strict=True))  # shares of a batch are equal
+
+    def _regularized(self, output: NetworkOutput, mask: Tensor, size: int, terms: dict[str, Tensor]) -> Tensor | float:
+        """The weighted loss terms of the pyramid that are on; added to ``terms`` without their weights."""
         options, pyramid = self._regularization, self.network.pyramid
         if not isinstance(pyramid, ImplicitPyramid):
             return 0.0
         total: Tensor | float = 0.0
         if options["jacobian_weight"] > 0:
             term = pyramid.jacobian_regularization(output.state, output.injection, options["jacobian_samples"])
-            self.log("loss_jacobian", term.detach(), batch_size=size)
+            terms["jacobian"] = term.detach()
             total = total + options["jacobian_weight"] * term
         if output.intermediate_logits:
             edges = None if output.edge_logits is None else output.edge_logits.detach()  # their loss is in already
             losses = [self.criterion(logits, mask, edge_logits=edges)[0] for logits in output.intermediate_logits]
             term = fixed_point_correction(losses, options["correction_gamma"])
-            self.log("loss_correction", term.detach(), batch_size=size)
+            terms["correction"] = term.detach()
             total = total + options["correction_weight"] * term
         every = options["spectral_radius_every"]
         if every > 0 and self.global_step % every == 0:
@@ -140,6 +156,11 @@ class SaliencyModule(pl.LightningModule):
                 self._log_solve("backward", stats, len(stats.steps))
         self._output = None  # frees the graph
 
+    def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:
+        peak = peak_memory_mb(self.device)
+        if peak is not None:
+            self.log("memory_mb", peak)
+
     def _log_solve(self, name: str, stats: SolveStats, size: int) -> None:
         steps, residual = stats.steps.float(), stats.relative_residual.float()
         self.log(f"{name}_steps", steps.mean(), prog_bar=name == "solver", batch_size=size)
@@ -155,9 +176,11 @@ class SaliencyModule(pl.LightningModule):
             batch_size=size,
         )
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """``maps``, uint8 (H, W) each, for callbacks that show some."""
         maps = predict_maps(self.network, batch["image"], batch["size"])
         self.val_metrics.update(maps, batch["mask"])
+        return {"maps": maps}
 
     def on_validation_epoch_end(self) -> None:
         self.validated_at = self.global_step
@@ -178,6 +201,12 @@ class SaliencyModule(pl.LightningModule):
             train_stem=options["train_stem"],
             decay_norms=options["name"] == "sgd",
         )
+        for part in ("pyramid", "backbone"):
+            own = {id(p) for p in getattr(self.network, part).parameters()}
+            for index, group in enumerate(groups):
+                if any(id(p) in own for p in group["params"]):
+                    self._rate_groups[f"lr_{part}"] = index
+                    break
         optimizer: torch.optim.Optimizer
         if options["name"] == "sgd":
             optimizer = torch.optim.SGD(
@@ -206,9 +235,6 @@ class SaliencyModule(pl.LightningModule):
                 if limit:
                     share = max(share, callback.time_elapsed() / limit)
         return min(max(share, 1e-3), 1.0)  # by the clock the first step would have rate 0
-
-    def _head_rate(self) -> float:
-        return self.trainer.optimizers[0].param_groups[0]["lr"]
 
 
 def parameter_groups(

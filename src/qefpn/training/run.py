@@ -18,7 +18,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
-from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from qefpn.data import SaliencyDataModule
@@ -26,31 +26,43 @@ from qefpn.errors import UserError
 from qefpn.models import load_model
 from qefpn.models.loading import PREFIX
 from qefpn.models.weights import read_checkpoint
-from qefpn.training.build import build_module, device_count
+from qefpn.training.build import build_module, check_port, device_count
 from qefpn.training.callbacks import LastCheckpoint, progress_callback
 from qefpn.training.config import TrainConfig, typed
+from qefpn.training.evaluation import write_json
 from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
-from qefpn.training.tracking import tracked, wandb_logger
+from qefpn.training.tracking import Tracking, tracked
+from qefpn.training.validation_pictures import ValidationPictures
 
 
 def fit(
-    config: TrainConfig, data: SaliencyDataModule, directory: Path, ablation: Mapping[str, Any] | None = None
+    config: TrainConfig,
+    data: SaliencyDataModule,
+    directory: Path,
+    ablation: Mapping[str, Any] | None = None,
+    tracking: Tracking | None = None,
 ) -> Path | None:
     """Train as configured.
 
     Args:
         config: checked (:func:`qefpn.training.build.check`).
         data: set up; its pictures are checked.
-        directory: receives ``config.yaml``, ``log.csv`` and ``checkpoints/``.
+        directory: receives ``config.yaml``, ``data.json``, ``log.csv`` and ``checkpoints/``.
         ablation: the run's place in an ablation, for ``config.yaml``.
+        tracking: open, of this run, where more is logged after training; None: opened and closed here.
 
     Returns:
         The checkpoint to evaluate: ``best.ckpt``, or ``last.ckpt`` where there is no validation; None after a
         ``fast_dev_run``, which writes none.
     """
+    if tracking is None:
+        with tracked(config, directory, ablation) as own:
+            return fit(config, data, directory, ablation, own)
     directory.mkdir(parents=True, exist_ok=True)
     write_config(config, directory / "config.yaml", ablation)
+    write_data(data, directory / "data.json")
+    check_port(device_count(config), os.environ)
     module = build_module(config)
     if config.init is not None:
         start_from(module, Path(config.init))
@@ -62,9 +74,9 @@ def fit(
         )
     checkpoints = directory / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    trainer = build_trainer(config, directory, validates)
+    trainer = build_trainer(config, directory, validates, tracking)
     resume = None if config.resume is None else check_checkpoint(Path(config.resume).expanduser(), module)
-    with quiet(), tracked(config):
+    with quiet():
         with fp32_precision(config.trainer.fp32_precision):
             try:
                 # weights_only: nothing but tensors and plain values is ever unpickled
@@ -78,6 +90,7 @@ def fit(
             return None
         if validates and module.validated_at != trainer.global_step:
             _validate_last(trainer, module, data, config.monitor, checkpoints)
+    tracking.step = trainer.global_step
     if trainer.world_size > 1:  # what follows is done by one process, on all test pictures
         trainer.strategy.barrier()
         torch.distributed.destroy_process_group()
@@ -103,8 +116,8 @@ def _validate_last(
         trainer.strategy.barrier()
 
 
-def build_trainer(config: TrainConfig, directory: Path, validates: bool) -> pl.Trainer:
-    """The Lightning trainer of a run, with its loggers and callbacks."""
+def build_trainer(config: TrainConfig, directory: Path, validates: bool, tracking: Tracking) -> pl.Trainer:
+    """The Lightning trainer of a run, with its loggers and callbacks. log.csv is always among the loggers."""
     options = dataclasses.asdict(config.trainer)
     options.pop("fp32_precision")
     threads = options.pop("num_threads")
@@ -117,6 +130,9 @@ def build_trainer(config: TrainConfig, directory: Path, validates: bool) -> pl.T
         callbacks.append(Timer(duration=limit, verbose=False))
     callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
     if validates:
+        if tracking.trackers and config.logger.pictures:
+            edge_filter = config.edge_filter.get("name", "sobel")
+            callbacks.append(ValidationPictures(config.logger.pictures, edge_filter, tracking.pictures))
         callbacks.append(
             ModelCheckpoint(
                 directory / "checkpoints",
@@ -131,7 +147,7 @@ def build_trainer(config: TrainConfig, directory: Path, validates: bool) -> pl.T
         options["limit_val_batches"] = 0
     return pl.Trainer(
         default_root_dir=directory,
-        logger=build_loggers(config, directory),
+        logger=[RunLog(directory / "log.csv"), *tracking.loggers],
         callbacks=callbacks,
         use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once
         enable_checkpointing=validates,
@@ -146,14 +162,6 @@ def node_count() -> int:
     """Machines that share a run, from the variables of torchrun."""
     world, local = (int(os.environ.get(key, 1)) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     return max(1, world // local) if "LOCAL_WORLD_SIZE" in os.environ else 1
-
-
-def build_loggers(config: TrainConfig, directory: Path) -> list[Logger]:
-    """log.csv always; wandb beside it if chosen."""
-    loggers: list[Logger] = [RunLog(directory / "log.csv")]
-    if config.logger.name == "wandb":
-        loggers.append(wandb_logger(config, directory))
-    return loggers
 
 
 def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | None = None) -> None:
@@ -171,6 +179,20 @@ def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | 
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # the ranks of a run all write it
     part.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     os.replace(part, path)
+
+
+@rank_zero_only
+def write_data(data: SaliencyDataModule, path: Path) -> None:
+    """How many pictures the run trains on, holds out and is tested on, as JSON.
+
+    ``{"train_pictures": N, "val_pictures": N, "test_pictures": {"<data set>": N}}``.
+    """
+    content = {
+        "train_pictures": len(data.train_pairs),
+        "val_pictures": len(data.val_pairs),
+        "test_pictures": {name: len(pairs) for name, pairs in data.test_pairs.items()},
+    }
+    write_json(path, content)
 
 
 def read_config(path: Path) -> TrainConfig:

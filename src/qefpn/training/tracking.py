@@ -1,59 +1,136 @@
-"""wandb: one run a job, never from another rank than 0."""
+"""Where a run is followed beside log.csv: wandb, TensorBoard, both or neither; one run a job, on rank 0 alone."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import os
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
-from qefpn.errors import UserError
 from qefpn.training.config import TrainConfig
+from qefpn.training.tracking_tensorboard import TensorBoardTracker, require_tensorboard
+from qefpn.training.tracking_wandb import WandbTracker, require_login
+from qefpn.training.validation_pictures import Panel
+
+LOGGERS: dict[str, tuple[str, ...]] = {
+    "csv": (),
+    "wandb": ("wandb",),
+    "tensorboard": ("tensorboard",),
+    "wandb_tensorboard": ("wandb", "tensorboard"),
+}
+"""Options of ``logger=`` and what each brings beside log.csv."""
 
 
-def wandb_logger(config: TrainConfig, directory: Path) -> WandbLogger:
-    """A WandbLogger that writes below the run directory."""
-    options = config.logger
-    return WandbLogger(
-        project=options.project,
-        entity=options.entity,
-        group=options.group,
-        name=options.run_name,
-        tags=options.tags or None,
-        save_dir=directory,
-        offline=_offline(config),
-        config=dataclasses.asdict(config),
-    )
+@dataclass(frozen=True)
+class SetScores:
+    """What a run reached on one test set.
+
+    Attributes:
+        metrics: the set's entry of metrics.json.
+        curves: entrant ("model", "gaussian", "untrained") → ``precision``, ``recall`` and ``f_curve``, 256 values
+            each, index 0 = threshold 255.
+    """
+
+    dataset: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+
+class Tracker(Protocol):
+    """One place where a run is followed."""
+
+    @property
+    def logger(self) -> Logger:
+        """For the Lightning trainer."""
+
+    def pictures(self, panels: Sequence[Panel], step: int) -> None:
+        """Show validation pictures."""
+
+    def scores(self, scores: Sequence[SetScores], step: int) -> None:
+        """Show figures and curves of the test sets."""
+
+    def finish(self, exit_code: int) -> None:
+        """Write everything out and close; ``exit_code`` is not 0 where the run failed."""
+
+
+class Tracking:
+    """The trackers of one run; on ranks above 0, and with ``logger=csv``, there are none."""
+
+    def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
+        self.trackers = list(trackers)
+        self.step = 0  # optimizer steps done, for what is logged after training
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """For the Lightning trainer."""
+        return [tracker.logger for tracker in self.trackers]
+
+    def pictures(self, panels: Sequence[Panel], step: int) -> None:
+        """Show validation pictures everywhere."""
+        for tracker in self.trackers:
+            tracker.pictures(panels, step)
+
+    def scores(self, directory: Path) -> None:
+        """Show what an evaluation wrote to the run directory: figures a test set, PR and F-measure curves."""
+        found = read_scores(directory) if self.trackers else []
+        for tracker in self.trackers if found else ():
+            tracker.scores(found, max(0, self.step - 1))
+
+    def finish(self, exit_code: int) -> None:
+        """Close every tracker, also where one fails at it."""
+        with contextlib.ExitStack() as stack:
+            for tracker in self.trackers:
+                stack.callback(tracker.finish, exit_code)
+        self.trackers = []
 
 
 @contextlib.contextmanager
-def tracked(config: TrainConfig) -> Iterator[None]:
-    """End wandb's run with ours: the next job of a multirun is another run."""
-    if config.logger.name != "wandb":
-        yield
-        return
-    import wandb
+def tracked(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> Iterator[Tracking]:
+    """Follow a run from its start to its end, whatever that is.
 
+    Args:
+        config: checked (:func:`check_logger` among the rest).
+        directory: of the run.
+        ablation: the run's place in one.
+
+    Raises:
+        UserError: wandb refuses to start a run.
+    """
+    tracking = Tracking()
     try:
-        yield
+        if getattr(rank_zero_only, "rank", 0) == 0 and not config.trainer.fast_dev_run:  # which keeps nothing
+            directory.mkdir(parents=True, exist_ok=True)
+            names = LOGGERS[config.logger.name]
+            if "wandb" in names:
+                tracking.trackers.append(WandbTracker(config, directory, ablation))
+            if "tensorboard" in names:
+                tracking.trackers.append(TensorBoardTracker(config, directory, ablation))
+        yield tracking
     except BaseException:
-        wandb.finish(exit_code=1)
+        tracking.finish(1)
         raise
-    wandb.finish()
+    tracking.finish(0)
 
 
-def require_login(config: TrainConfig) -> None:
-    """Raise ``UserError`` where a run is to be sent to wandb and no login is there."""
-    if _offline(config) or os.environ.get("WANDB_API_KEY"):
-        return
-    import wandb
+def check_logger(config: TrainConfig) -> None:
+    """Raise ``UserError`` where a chosen logger cannot work: no login, no package."""
+    names = LOGGERS[config.logger.name]
+    if "wandb" in names:
+        require_login(config)
+    if "tensorboard" in names:
+        require_tensorboard(config)
 
-    if not wandb.api.api_key:
-        raise UserError("logger=wandb has no login: run `wandb login`, set WANDB_API_KEY, or give logger.offline=true")
 
-
-def _offline(config: TrainConfig) -> bool:
-    return config.logger.offline or os.environ.get("WANDB_MODE") in ("offline", "disabled")
+def read_scores(directory: Path) -> list[SetScores]:
+    """``metrics.json`` and ``curves.json`` of a run directory; empty where nothing was scored."""
+    contents: list[dict[str, Any]] = []
+    for name in ("metrics.json", "curves.json"):
+        path = directory / name
+        contents.append(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+    metrics, curves = contents
+    return [SetScores(dataset, figures, curves.get(dataset, {})) for dataset, figures in metrics.items()]
