@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.commands.runs import words
+from tests.commands.runs import SYNTHETIC, TINY, log, words
 
 from qefpn.cli import main
-from qefpn.commands.overrides import check_overrides, compose_config, compose_run, group_options
-from qefpn.commands.sweep_rows import expand_rows, rows_of
+from qefpn.commands.overrides import check_overrides, command_config, compose_config, compose_run, group_options
+from qefpn.commands.sweep_rows import CONF, expand_rows, rows_of
 from qefpn.errors import UserError
 from qefpn.training.build import check
 from qefpn.training.config import TrainConfig, typed
@@ -108,6 +108,60 @@ def test_what_is_given_reaches_the_rows_that_do_not_fix_it() -> None:
     assert row("solver", "equilibrium", "solver=anderson").solver["name"] == "anderson"
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_unrolled_layers_take_nothing_from_an_experiment_s_solver(experiment: str | None) -> None:
+    def of_words(*given: str) -> TrainConfig:
+        return typed(compose_config("train", [*of(experiment), *given, "data.root=pictures"]))
+
+    config = of_words("solver=unroll")
+    assert config.solver == {"name": "unroll", "max_steps": 3, "rtol": 0.0}
+    assert (config.adjoint, config.warmup.steps) == ({"name": "unrolled"}, 0)
+    own = ["solver=unroll", "solver.max_steps=2", "adjoint=phantom", "adjoint.steps=1", "warmup.steps=5"]
+    config = of_words(*own, "++solver.rtol=0.1")
+    assert config.solver == {"name": "unroll", "max_steps": 2, "rtol": 0.1}
+    assert (config.adjoint["name"], config.adjoint["steps"], config.warmup.steps) == ("phantom", 1, 5)
+    axis = ["solver=broyden,unroll", "seed=0", *of(experiment), "data.root=x"]
+    found = [typed(one) for one in check_overrides("train", axis, multirun=True)]
+    assert [one.solver["name"] for one in found] == ["broyden", "unroll"]
+    assert found[1].solver["max_steps"] == 3
+    assert found[0].adjoint == of_words().adjoint != found[1].adjoint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_solver_takes_two_steps_of_every_experiment(
+    experiment: str | None, tmp_path: Path, data_root: Path
+) -> None:
+    """One before the warm-up ends and one after; the experiment's own adjoint, but for unrolled layers."""
+    kept = [
+        *TINY[:5],
+        *SYNTHETIC,
+        "data=synthetic",
+        "data.train=[SYN-TR]",
+        "data.test=[SYN-TE]",
+        "data.cache_size=null",
+    ]
+    kept += ["backbone.weights=null", "trainer=cpu", "trainer.max_steps=2", "trainer.max_time=null", "evaluate=false"]
+    places = ["-m", f"data.root={data_root}", f"hydra.sweep.dir={tmp_path}", "data.val_fraction=0"]
+    axis = f"solver={','.join(group_options('solver'))}"
+    assert main(["train", *of(experiment), *kept, *places, axis, "warmup.steps=1"]) == 0
+    for number, solver in enumerate(group_options("solver")):
+        assert [int(line["step"]) for line in log(tmp_path / str(number))] == [0, 1]
+        config = read_config(tmp_path / str(number) / "config.yaml")
+        assert config.solver["name"] == solver
+        assert (config.adjoint["name"] == "unrolled") == (solver == "unroll")
+
+
+COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("base", "train"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_configuration_of_every_command_composes(name: str) -> None:
+    assert len(command_config(name, [])) > 0
+    with pytest.raises(UserError, match="nothing_like_it"):
+        command_config(name, ["nothing_like_it=1"])
+
+
 def test_a_row_s_label() -> None:
     _, label = compose_run("train", ["ablation=edge", "ablation.row=no_edges", "data.root=x"])
     assert label == {"name": "edge", "table": "V", "row": "no_edges", "place": 3}
@@ -159,10 +213,11 @@ def test_a_run_of_an_ablation_needs_a_row() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ablation", [a for a in ABLATIONS if a != "backbone"])
+@pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_row_takes_two_steps(ablation: str, tmp_path: Path, data_root: Path) -> None:
     given = words(tmp_path, data_root, "trainer.max_steps=2", "report=false")
-    given = [w for w in given if "hydra.run.dir" not in w and not w.startswith(("solver.max_steps", "pyramid=none"))]
+    gone = ("hydra.run.dir", "solver.max_steps", *(["backbone"] if ablation == "backbone" else []))
+    given = [word for word in given if not word.startswith(gone)]
     assert main([*given, "-m", f"hydra.sweep.dir={tmp_path}", f"ablation={ablation}"]) == 0
     runs = [tmp_path / str(number) for number in range(len(rows_of(ablation)))]
     assert [read_ablation(run / "config.yaml") for run in runs] == [

@@ -71,8 +71,12 @@ if "RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ and "qefpn.commands
         return step(self, batch, batch_idx)
 
     SaliencyModule.training_step = training_step
+    if "SAVE_EVERY" in os.environ:
+        from qefpn.training.callbacks import LastCheckpoint
+
+        LastCheckpoint.__init__.__defaults__ = (float(os.environ["SAVE_EVERY"]),)
 """
-"""What each rank sees, told from within it."""
+"""What each rank sees, told from within it; and last.ckpt more often, so that a kill soon finds one."""
 
 SIZES = ["synthetic.train=12", "synthetic.test=3", "synthetic.size=64"]
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.val_fraction=0.3", "report=false"]
@@ -164,6 +168,45 @@ def test_a_killed_sweep_goes_on(number: signal.Signals, devices: int, tmp_path: 
     if number == signal.SIGTERM:  # went on with the step that followed
         assert steps == list(range(60))
     assert json.loads((second / "job.json").read_text())["attempts"] == 2
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["launcher", "launcher and ranks"])
+def test_a_killed_sweep_of_two_processes_a_job_goes_on(whole: bool, tmp_path: Path, data_root: Path) -> None:
+    """`kill -9` of the sweep's process group, in which its ranks are not; or of all, as when a machine goes down."""
+    (tmp_path / "spy").mkdir()
+    (tmp_path / "spy" / "sitecustomize.py").write_text(SPY)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "spy"), "SAVE_EVERY": "0.2"}
+    folder = tmp_path / "sweep"
+    argv = sweep_words(folder, data_root, *DDP, "trainer.max_steps=40", "warmup.steps=40", "seed=0,1,2")
+    process = subprocess.Popen(
+        command(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment
+    )
+    first, second, third = (folder / str(number) for number in range(3))
+    try:
+        wait_for(lambda: (second / "checkpoints" / "last.ckpt").exists())
+        ranks = rank_processes(second)
+        assert len(ranks) >= 2
+    finally:
+        kill_all(process.pid) if whole else os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    wait_for(lambda: not rank_processes(second), seconds=30)  # nobody trains on beside a resumed sweep
+    assert [json.loads((job / "job.json").read_text())["state"] for job in (first, second)] == ["done", "running"]
+    assert not third.exists()
+    reached = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 0 < reached < 40
+    kept = (first / "metrics.json").stat().st_mtime_ns
+    again = subprocess.run(
+        command(*argv, "sweep.resume=true"), capture_output=True, text=True, timeout=400, env=environment
+    )
+    assert again.returncode == 0, again.stderr
+    assert "job 0: seed=0: done before" in again.stdout
+    assert again.stdout.count("goes on from") == 1
+    assert (first / "metrics.json").stat().st_mtime_ns == kept
+    for job, attempts in ((first, 1), (second, 2), (third, 1)):
+        found = json.loads((job / "job.json").read_text())
+        assert (found["state"], found["attempts"]) == ("done", attempts)
+        assert torch.load(job / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 40
+        assert (job / "metrics.json").is_file()
 
 
 def kill_all(pid: int) -> None:

@@ -23,7 +23,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_a_fresh_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = [word for word in TINY if not word.startswith("data.")]
     assert main(["profile", *network, *FEW, f"output={tmp_path}/out"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "64 px, 3 steps: training step" in err  # what is being measured, where there is no terminal
     for heading in ("MACs and time by stage", "Speed and memory", "Table III"):
         assert heading in out
     result = json.loads((tmp_path / "out" / "profile.json").read_text())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tests.commands.runs import losses, train, words
 
@@ -16,6 +18,8 @@ from qefpn.commands.sweep_jobs import claimed_gpu, read_jobs
 from qefpn.commands.sweep_plan import claim, plan_of, read_plan
 from qefpn.commands.sweep_rows import expand_rows
 from qefpn.commands.sweep_run import best_score
+from qefpn.errors import UserError
+from qefpn.training import build
 from qefpn.training import run as training_run
 
 
@@ -92,6 +96,46 @@ def test_a_mistake_in_one_choice_stops_all_before_they_start(
         assert main(sweep(tmp_path, data_root, axis)) == 2
         assert len(capfd.readouterr().err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_devices_that_are_not_there(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for devices, said in (
+        (["trainer.accelerator=gpu", "trainer.devices=[0,7]"], "trainer.devices=[0, 7]: there are GPUs 0 to 1"),
+        (["trainer.accelerator=gpu", "trainer.devices=3"], "only 2 GPU(s) are there"),
+        (["trainer.accelerator=cpu", "trainer.devices=0"], "trainer.devices"),
+        (["trainer.accelerator=mps"], "trainer.accelerator=mps"),
+    ):
+        given = [word for word in sweep(tmp_path, data_root, *devices) if word != "trainer=cpu"]
+        assert main(given) == 2, devices
+        (line,) = capfd.readouterr().err.splitlines()
+        assert said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_in_use(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    given = [word for word in words(tmp_path / "run", data_root, *two) if word != "trainer=cpu"]
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        monkeypatch.setenv("MASTER_PORT", port)
+        assert main(given) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert f"MASTER_PORT={port} " in line
+        for value in ("many", "70000"):
+            with pytest.raises(UserError, match=f"MASTER_PORT={value} "):
+                build.check_port(2, {"MASTER_PORT": value})
+        build.check_port(1, {"MASTER_PORT": port})  # one process meets nobody
+        build.check_port(2, {"MASTER_PORT": port, "LOCAL_RANK": "0"})  # torchrun's own
+    build.check_port(2, {"MASTER_PORT": port})
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_sweep_goes_on_in_its_own_directory_alone(
@@ -237,6 +281,7 @@ def test_wandb_offline(tmp_path: Path, data_root: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("WANDB_MODE", raising=False)
     run = train(tmp_path / "run", data_root, "logger=wandb", "logger.offline=true", "report=false")
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+    assert list((run / "wandb").rglob("precision_recall*.table.json"))  # scored while the run was open
     assert len(losses(run)) == 3
     assert main(sweep(tmp_path / "m", data_root, "logger=wandb", "logger.offline=true", "seed=0,1")) == 0
     for job in range(2):  # a run of its own each

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qefpn.commands.sweep_rows import OWN_KEYS, ablation_name, check_axes, row_label, with_row
+from qefpn.commands.sweep_rows import OWN_KEYS, ablation_name, check_axes, row_label, with_layers, with_row
 from qefpn.errors import UserError
 
 CONFIG_MODULE = "qefpn.conf"
@@ -143,7 +143,7 @@ def compose_run(name: str, quoted: Sequence[str]) -> tuple[DictConfig, dict[str,
     """
     label = row_label(quoted) if name == "train" else None
     words = list(quoted) if label is None else with_row(quoted, label["name"], label["row"])
-    config = _compose_words(name, words)
+    config = _compose_words(name, with_layers(words) if name == "train" else words)
     with open_dict(config):
         for key in OWN_KEYS:
             config.pop(key, None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import platform
+import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -232,12 +234,16 @@ def measured_quality(
 
 @dataclasses.dataclass
 class Teller:
-    """Shows what is being measured, a count of figures beside it."""
+    """Shows what is being measured: beside the bar, or where there is no terminal as a line on standard error."""
 
     progress: Progress
     _task: Any = None
+    _start: float = dataclasses.field(default_factory=time.monotonic)
 
     def __call__(self, what: str) -> None:
+        if not self.progress.console.is_terminal:
+            print(f"[{time.monotonic() - self._start:6.0f} s] {what}", file=sys.stderr, flush=True)
+            return
         if self._task is None:
             self._task = self.progress.add_task(what, total=None)
         self.progress.update(self._task, description=what, advance=1)

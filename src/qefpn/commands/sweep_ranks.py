@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,13 @@ def run_ranks(directory: Path, devices: int) -> None:
     command += ["-m", "qefpn.commands.sweep_ranks", os.path.abspath(directory)]
     terminated = False
     with (directory / RANKS_LOG).open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stderr=log, env=rank_environment(os.environ), start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # whose closing tells the ranks that nobody waits for them, see `end_with_launcher`
+            stderr=log,
+            env=rank_environment(os.environ),
+            start_new_session=True,
+        )
 
         def forward(number: int, frame: FrameType | None) -> None:
             nonlocal terminated
@@ -60,6 +67,8 @@ def run_ranks(directory: Path, devices: int) -> None:
             raise
         finally:
             signal.signal(signal.SIGTERM, former)
+            if process.stdin is not None:
+                process.stdin.close()
     if terminated:
         raise SIGTERMException
     if code:
@@ -77,10 +86,29 @@ def rank_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
+def end_with_launcher() -> None:
+    """End this rank as soon as the process that started the job is gone, killed ones included.
+
+    That process holds the other end of the standard input that all ranks share, and writes nothing to it: the
+    system closes it however the process ends. An orphan would go on writing into a directory in which a resumed
+    sweep trains anew.
+    """
+    source = sys.stdin.fileno()
+
+    def watch() -> None:
+        while os.read(source, 4096):
+            pass
+        print("the process that started this rank is gone: the rank ends", file=sys.stderr, flush=True)
+        os._exit(1)  # last.ckpt is whole at any time; the main thread may wait for another rank for ever
+
+    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
+
+
 def main(argv: Sequence[str]) -> int:
     """One rank."""
     directory = Path(argv[0])
     rank = int(os.environ["RANK"])
+    end_with_launcher()
     if rank > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # one rank speaks for all
     from pytorch_lightning.utilities.exceptions import SIGTERMException

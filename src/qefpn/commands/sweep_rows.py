@@ -81,6 +81,24 @@ def with_row(words: Sequence[str], name: str, row: str) -> list[str]:
     return [*kept, *rows[row]]
 
 
+def with_layers(words: Sequence[str]) -> list[str]:
+    """The words of one run; with ``solver=unroll`` its own layers, gradient and no warm-up, unless these are given.
+
+    An experiment's steps, tolerance, adjoint and warm-up are those of a solver that stops at an equilibrium. Layers
+    that are unrolled have their number, are differentiated through and are what a warm-up would consist of.
+    """
+    solvers = [word.partition("=")[2] for word in words if key_of(word) == "solver"]
+    if not solvers or solvers[-1] != "unroll":
+        return list(words)
+    given = {key_of(word) for word in words}
+    option = yaml.safe_load((CONF / "solver" / "unroll.yaml").read_text(encoding="utf-8"))
+    own = {f"solver.{key}": value for key, value in option.items() if key != "name"}
+    own |= {"solver.rtol": 0.0, "warmup.steps": 0, "adjoint": "unrolled"}
+    adjoint_given = any(key == "adjoint" or key.startswith("adjoint.") for key in given)
+    added = [key for key in own if key not in given and not (key == "adjoint" and adjoint_given)]
+    return [*words, *(f"{'++' if key.startswith('solver.') else ''}{key}={own[key]}" for key in added)]
+
+
 def key_of(word: str) -> str:
     """The key of an override without the signs before it."""
     return word.partition("=")[0].lstrip("+~")
