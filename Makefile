@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench wheel clean
+.PHONY: help setup demo test test-all notebooks lint format bench wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ test: setup ## the tests that take seconds
 
 test-all: setup ## all tests, the slow ones too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+notebooks: setup ## run the notebooks and check what comes out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/project/test_notebooks.py
 
 lint: setup ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
