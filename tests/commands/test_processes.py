@@ -209,10 +209,40 @@ def test_a_killed_sweep_of_two_processes_a_job_goes_on(whole: bool, tmp_path: Pa
         assert (job / "metrics.json").is_file()
 
 
+def test_jobs_side_by_side_end_with_their_sweep(tmp_path: Path, data_root: Path) -> None:
+    """joblib's processes, too, leave a resumed sweep alone."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    folder = tmp_path / "sweep"
+    own = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "trainer.max_steps=100000", "warmup.steps=9"]
+    argv = sweep_words(folder, data_root, *own, "evaluate=false")
+    process = subprocess.Popen(
+        command(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_for(lambda: all((folder / job / "log.csv").exists() for job in "01"))
+        workers = [pid for pid, parent in children() if parent == process.pid and is_worker(pid)]
+        assert len(workers) == 2
+        process.kill()
+        wait_for(lambda: not any(map(is_worker, workers)), seconds=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a process is one of joblib's, and runs."""
+    return any(word.startswith("LokyProcess") for word in proc(pid, "cmdline"))
+
+
+def children() -> list[tuple[int, int]]:
+    """(process, its parent) of all processes."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [(int(pid), int(parent)) for pid, parent in map(str.split, listed.splitlines())]
+
+
 def kill_all(pid: int) -> None:
     """SIGKILL for a process and what it started, as when a machine goes down."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = dict(map(int, line.split()) for line in listed.splitlines())
+    parents = dict(children())
     family = {pid}
     while more := {child for child, parent in parents.items() if parent in family} - family:
         family |= more

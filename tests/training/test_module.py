@@ -125,7 +125,7 @@ def test_rates_of_the_paper_s_schedule_step_each_iteration(tmp_path: Path, data_
 def test_a_run_bounded_by_time_ends_its_schedule(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readings = itertools.count(step=0.05)  # a clock that goes on when it is read: no machine is too slow for it
+    readings = itertools.count(step=0.02)  # a clock that goes on when it is read: no machine is too slow for it
     monkeypatch.setattr(timer, "time", SimpleNamespace(monotonic=lambda: next(readings)))
     options = [
         "trainer.max_time=00:00:00:06",

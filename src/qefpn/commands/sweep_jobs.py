@@ -6,12 +6,16 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from qefpn.whole import write_whole
 
 JOB_FILE = "job.json"
 ERROR_FILE = "error.txt"
@@ -42,10 +46,7 @@ class JobRecord:
 
     def write(self, directory: Path) -> None:
         """Whole or not at all."""
-        directory.mkdir(parents=True, exist_ok=True)
-        part = directory / f"{JOB_FILE}.{os.getpid()}.part"
-        part.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
-        os.replace(part, directory / JOB_FILE)
+        write_whole(directory / JOB_FILE, json.dumps(dataclasses.asdict(self), indent=1))
 
 
 def read_job(directory: Path) -> JobRecord | None:
@@ -60,6 +61,24 @@ def read_jobs(sweep: Path) -> list[JobRecord]:
     """The records of a sweep's jobs by number."""
     found = (read_job(path.parent) for path in sweep.glob(f"**/{JOB_FILE}"))
     return sorted((job for job in found if job is not None), key=lambda job: job.number)
+
+
+def end_with_parent() -> None:
+    """In one of joblib's processes: end it soon after the sweep that started it is gone, killed or not.
+
+    It would train its job to the end, beside the same job of a resumed sweep. Nothing is lost: last.ckpt is whole at
+    any time, and the job goes on from it.
+    """
+    if not multiprocessing.current_process().name.startswith("LokyProcess"):
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="sweep-watch", daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from qefpn.commands.overrides import compose_run, task_words
-from qefpn.commands.sweep_jobs import JobRecord, claimed_gpu, read_job, recorded, write_error
+from qefpn.commands.sweep_jobs import JobRecord, claimed_gpu, end_with_parent, read_job, recorded, write_error
 from qefpn.commands.sweep_plan import read_plan
 from qefpn.commands.sweep_ranks import RanksFailed, run_ranks
 from qefpn.commands.sweep_rows import key_of
@@ -51,6 +51,7 @@ def sweep_job(settings: DictConfig, run: Run) -> float:
         print(f"{title}: done before", flush=True)
         return best_score(directory)
     print(title, flush=True)
+    end_with_parent()
     try:
         with recorded(record, directory):
             _run(record, directory, sweep, str(settings.launcher["_target_"]), run)

@@ -61,7 +61,8 @@ def fit(
             return fit(config, data, directory, ablation, own)
     directory.mkdir(parents=True, exist_ok=True)
     write_config(config, directory / "config.yaml", ablation)
-    write_data(data, directory / "data.json")
+    if not config.trainer.fast_dev_run:
+        write_data(data, directory / "data.json")
     check_port(device_count(config), os.environ)
     module = build_module(config)
     if config.init is not None:
