@@ -28,13 +28,20 @@ def command(*argv: str) -> list[str]:
 
 def test_ctrl_c_leaves_a_checkpoint_and_one_line(tmp_path: Path, data_root: Path) -> None:
     argv = words(tmp_path / "run", data_root, "trainer.max_steps=100000", "warmup.steps=100000")
-    process = subprocess.Popen(command(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while not (tmp_path / "run" / "log.csv").exists() and time.monotonic() < until:
-        time.sleep(0.2)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    process = subprocess.Popen(
+        command(*argv),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
+    try:
+        wait_for((tmp_path / "run" / "log.csv").exists, seconds=120)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err.splitlines() == ["qefpn train: interrupted"]
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
