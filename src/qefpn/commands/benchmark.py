@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -38,6 +37,7 @@ from qefpn.reporting.map_scores import score_folders
 from qefpn.reporting.published import load_published
 from qefpn.reporting.score_cache import ScoreCache
 from qefpn.training.evaluation import write_json
+from qefpn.whole import whole_file, write_whole
 
 SUMMARY = """
 qefpn benchmark - score folders of saliency maps, of any methods, as the field does
@@ -190,9 +190,9 @@ def _more(names: Sequence[str]) -> str:
 def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path) -> None:
     """All outputs; the table goes to the terminal too."""
     comparison = compare(entries, load_published() if options.published else None)
-    _write_text(folder / "table.md", markdown_benchmark(comparison))
-    _write_text(folder / "table.tex", latex_benchmark(comparison))
-    _write_text(folder / "table.csv", csv_benchmark(entries))
+    write_whole(folder / "table.md", markdown_benchmark(comparison))
+    write_whole(folder / "table.tex", latex_benchmark(comparison))
+    write_whole(folder / "table.csv", csv_benchmark(entries))
     write_json(folder / "results.json", json_benchmark(entries, options.protocol))
     rows = [{"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures]
     _write_rows(folder / "scores.csv", rows)
@@ -217,17 +217,9 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
     print(f"{folder.resolve()}: {', '.join(written)}")
 
 
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows({k: repr(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    os.replace(part, path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from hydra.core.override_parser.types import Override
 
 from qefpn.commands.sweep_rows import key_of
 from qefpn.errors import UserError
+from qefpn.whole import write_whole
 
 SWEEP_FILE = "sweep.json"
 DEFAULT = "multirun/train/${now:%Y-%m-%d_%H-%M-%S}"
@@ -101,9 +101,7 @@ def claim(directory: Path, plan: SweepPlan, *, resume: bool) -> None:
     if resume and directory.is_dir() and any(directory.iterdir()):
         raise UserError(f"{SWEEP_DIR}={directory} holds no sweep that could be gone on with ({SWEEP_FILE} is missing)")
     directory.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(dataclasses.asdict(plan), indent=1), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(dataclasses.asdict(plan), indent=1))
 
 
 def read_plan(directory: Path) -> SweepPlan | None:

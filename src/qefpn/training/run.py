@@ -34,6 +34,7 @@ from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
 from qefpn.training.tracking import Tracking, tracked
 from qefpn.training.validation_pictures import ValidationPictures
+from qefpn.whole import write_whole
 
 
 def fit(
@@ -177,9 +178,7 @@ def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | 
     content = dataclasses.asdict(config)
     if ablation is not None:
         content["ablation"] = dict(ablation)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # the ranks of a run all write it
-    part.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))  # the ranks of a run all do
 
 
 @rank_zero_only
