@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,6 +144,14 @@ def test_a_run_bounded_by_time_ends_its_schedule(
     assert 0 <= rates[-1] < 0.1e-3
 
 
+@pytest.fixture(autouse=True)
+def default_sigint() -> Iterator[None]:
+    """Python's own handler, whatever the test before left or the shell ignores."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 class Stub:
     """As much of a trainer as LastCheckpoint asks for."""
 
@@ -175,6 +186,51 @@ def test_last_checkpoint_waits_its_time(tmp_path: Path) -> None:
     callback.on_train_batch_end(Stub(1), None, None, None, 0)
     callback.on_train_epoch_end(Stub(1), None)
     assert not (tmp_path / "last.ckpt").exists()
+
+
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(0.01)  # the handler runs before this line ends
+
+
+def test_ctrl_c_lets_a_step_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    callback: Any = LastCheckpoint(tmp_path, seconds=3600)
+    callback.on_train_start(Stub(0), None)
+    callback.on_train_batch_start(Stub(0), None, None, 0)
+    press_ctrl_c()
+    assert "again" in capfd.readouterr().err
+    callback.on_train_batch_end(Stub(1), None, None, None, 0)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        callback.on_train_batch_start(Stub(1), None, None, 1)
+    callback.on_exception(Stub(1), None, interrupt.value)
+    assert (tmp_path / "last.ckpt").read_text() == "step 1"
+    callback.on_exception(Stub(1), None, ValueError())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(tmp_path: Path) -> None:
+    callback: Any = LastCheckpoint(tmp_path, seconds=3600)
+    callback.on_train_start(Stub(0), None)
+    callback.on_train_batch_start(Stub(1), None, None, 1)
+    press_ctrl_c()
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        press_ctrl_c()
+    callback.on_exception(Stub(2), None, interrupt.value)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_ctrl_c_between_steps_and_after_the_last(tmp_path: Path) -> None:
+    callback: Any = LastCheckpoint(tmp_path, seconds=3600)
+    callback.on_train_start(Stub(0), None)
+    callback.on_train_batch_start(Stub(0), None, None, 0)
+    callback.on_validation_start(Stub(1), None)
+    with pytest.raises(KeyboardInterrupt):
+        press_ctrl_c()
+    callback.on_train_batch_start(Stub(1), None, None, 1)
+    press_ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        callback.on_train_end(Stub(2), None)
+    assert (tmp_path / "last.ckpt").read_text() == "step 2"
 
 
 def test_the_log_takes_new_columns_and_goes_on(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from qefpn.data.cache import PictureCache, cpu_count
-from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train, limit_threads
+from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train, limit_threads, start_worker
 from qefpn.data.integrity import Progress
 from qefpn.data.layouts import Pair
 from qefpn.data.resume import ResumableLoader, resume_position
@@ -318,7 +318,7 @@ class SaliencyDataModule(pl.LightningDataModule):
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=collate_train,
-            worker_init_fn=limit_threads,
+            worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
         )
@@ -331,7 +331,7 @@ class SaliencyDataModule(pl.LightningDataModule):
             sampler=ShardSampler(len(pairs), rank=rank, world_size=world_size),
             num_workers=self._workers(world_size),
             collate_fn=collate_test,
-            worker_init_fn=limit_threads,
+            worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from qefpn.data.reading import read_image, read_mask
 from qefpn.data.sampler import SampleKey
 from qefpn.data.transforms import TestTransform, TrainTransform, normalize
 
-__all__ = ["SaliencyDataset", "collate_test", "collate_train", "limit_threads"]
+__all__ = ["SaliencyDataset", "collate_test", "collate_train", "limit_threads", "start_worker"]
 
 Sample = dict[str, Any]
 
@@ -113,8 +114,14 @@ def collate_test(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return _common(samples) | {"mask": masks, "size": [sample["size"] for sample in samples]}
 
 
-def limit_threads(_worker: int = 0) -> None:
+def limit_threads() -> None:
     """Keep OpenCV to the calling thread: the workers are the parallelism."""
     import cv2
 
     cv2.setNumThreads(0)
+
+
+def start_worker(_worker: int) -> None:
+    """What a loading process does first: Ctrl-C reaches it too, but when to end is its parent's to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit_threads()

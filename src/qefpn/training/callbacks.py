@@ -20,7 +20,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 class LastCheckpoint(Callback):
     """Writes ``last.ckpt`` at least every ``seconds`` of training, at the end, and when it breaks off (SIGTERM too).
 
-    The file is written beside its place and then renamed, so that a kill leaves the former one whole.
+    The file is written beside its place and then renamed, so that a kill leaves the former one whole. Ctrl-C lets the
+    step in progress end first, so that log, weights and place agree; a second one stops at once and saves nothing.
     """
 
     def __init__(self, directory: Path, seconds: float = 60.0) -> None:
@@ -30,6 +31,9 @@ class LastCheckpoint(Callback):
         self._saved_step = -1
         self._terminated = False
         self._stops = False
+        self._interrupted = False
+        self._in_step = False  # from the first moment of a step until its row is in the log
+        self._sigint: Any = None
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.fast_dev_run or trainer.global_step == self._saved_step:  # type: ignore[attr-defined]
@@ -43,13 +47,28 @@ class LastCheckpoint(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if trainer.world_size > 1:
             # Lightning's own handler communicates at once, in the midst of whatever the ranks are doing. Ours takes
             # note, and the ranks agree after the step. Lightning puts the former handler back at the end.
             signal.signal(signal.SIGTERM, self._note_sigterm)
+        elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._sigint = signal.signal(signal.SIGINT, self._note_sigint)
 
     def _note_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._terminated = True
+
+    def _note_sigint(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted or not self._in_step:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        os.write(2, b"\nstopping after this step (Ctrl-C again: at once, without saving)\n")  # print may be in use
+
+    def _restore_sigint(self) -> None:
+        if self._sigint is not None:
+            signal.signal(signal.SIGINT, self._sigint)
+            self._sigint = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -70,6 +89,16 @@ class LastCheckpoint(Callback):
     ) -> None:
         if self._stops:  # here, when the step before is in the log
             raise SIGTERMException
+        self._stop_if_interrupted()
+        self._in_step = True
+
+    def _stop_if_interrupted(self) -> None:
+        self._in_step = False
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop_if_interrupted()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if time.monotonic() - self._saved_at > self.seconds / 2:
@@ -79,10 +108,15 @@ class LastCheckpoint(Callback):
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._saved_step = -1  # what validation after the last step found is in this one too
         self._save(trainer)
+        self._stop_if_interrupted()
+        self._restore_sigint()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if trainer.world_size == 1 and trainer.global_step > 0:
+        interrupted = isinstance(exception, KeyboardInterrupt)
+        if trainer.world_size == 1 and trainer.global_step > 0 and not (interrupted and self._in_step):
             self._save(trainer)
+        if not interrupted:  # Lightning ignores further ones while it shuts down
+            self._restore_sigint()
 
 
 class ProgressLines(Callback):
