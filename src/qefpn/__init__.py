@@ -1,7 +1,7 @@
 """Quasi-equilibrium feature pyramid network for salient object detection.
 
-``from qefpn import QEFPN, load_model`` is the network; the subpackages ``implicit``, ``metrics``,
-``data`` and ``losses`` stand on their own.
+``from qefpn import QEFPN, load_model`` is the network, ``Predictor`` a trained one on pictures of one's own; the
+subpackages ``implicit``, ``metrics``, ``data`` and ``losses`` stand on their own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from qefpn.version import __version__
 
 if TYPE_CHECKING:
     from qefpn.models import QEFPN, load_model
+    from qefpn.training.predictor import Predictor
 
-__all__ = ["QEFPN", "__version__", "load_model"]
+__all__ = ["QEFPN", "Predictor", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from qefpn import models
 
         return getattr(models, name)
+    if name == "Predictor":
+        from qefpn.training.predictor import Predictor
+
+        return Predictor
     raise AttributeError(f"module 'qefpn' has no attribute {name!r}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qefpn import Predictor
 from qefpn.cli import main
 
 
@@ -177,3 +178,25 @@ def test_another_size_of_the_network_s_input(pictures: Path, tiny_run: Path, tmp
     assert predict(tiny_run, f"input={pictures}/wide.jpg", f"output={tmp_path}/own.png") == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "own.png")), found[0])
     assert not np.array_equal(*found)
+
+
+def test_the_predictor_gives_what_the_command_saves(pictures: Path, tiny_run: Path, tmp_path: Path) -> None:
+    predictor = Predictor(tiny_run / "checkpoints" / "best.ckpt")
+    for name in ("wide", "turned"):
+        assert predict(tiny_run, f"input={pictures}/{name}.jpg", f"output={tmp_path}/{name}.png") == 0
+        assert np.array_equal(predictor(pictures / f"{name}.jpg"), np.asarray(Image.open(tmp_path / f"{name}.png")))
+    image = np.asarray(Image.open(pictures / "wide.jpg"))
+    both = predictor.batch([image, image[:, ::-1].copy()])
+    assert [one.shape for one in both] == [(50, 80), (50, 80)]
+    assert np.abs(both[0].astype(int) - predictor(image)).max() <= 1
+    assert predictor.batch([]) == []
+
+
+def test_the_predictor_names_what_it_cannot_take(tiny_run: Path) -> None:
+    predictor = Predictor(tiny_run / "checkpoints" / "best.ckpt")
+    with pytest.raises(ValueError, match=r"not \(5, 7\) of uint8"):
+        predictor(np.zeros((5, 7), np.uint8))
+    with pytest.raises(ValueError, match="float64"):
+        predictor(np.zeros((5, 7, 3)))
+    with pytest.raises(ValueError, match="at least 32"):
+        Predictor(tiny_run / "checkpoints" / "best.ckpt", image_size=8)

@@ -7,7 +7,9 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.commands.runs import SYNTHETIC, TINY
 
 from qefpn.cli import COMMANDS, main
@@ -114,3 +116,14 @@ def test_it_runs(command: str, place: Path, trained: Path, monkeypatch: pytest.M
         for word in words
     ]
     assert main(arguments) == 0
+
+
+@pytest.mark.slow
+def test_its_python_runs(place: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    monkeypatch.chdir(place)
+    names: dict[str, object] = {}
+    exec(code, names)
+    saliency = names["saliency"]
+    assert isinstance(saliency, np.ndarray)
+    assert saliency.shape == np.asarray(Image.open(place / "holiday.jpg")).shape[:2]

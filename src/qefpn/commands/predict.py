@@ -7,19 +7,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from omegaconf import OmegaConf
 
 from qefpn.commands.overrides import command_config, command_help
 from qefpn.commands.runtime import choose_device, progress_bar, quiet_libraries
-from qefpn.data import normalize, read_image
+from qefpn.data import read_image
 from qefpn.errors import UserError
 from qefpn.losses import edges
-from qefpn.training.checkpoint import load_trained
 from qefpn.training.evaluation import save_png
-from qefpn.training.inference import predict_maps
+from qefpn.training.predictor import Predictor
 
 SUMMARY = """
 qefpn predict - a mask for every picture, at the picture's own size and orientation
@@ -52,9 +50,7 @@ def main(argv: Sequence[str]) -> int:
     pictures = find_pictures(str(config.input), bool(config.recursive))
     targets = output_paths(pictures, str(config.input), Path(str(config.output)))
     device = choose_device(str(config.device))
-    loaded = load_trained(Path(str(config.checkpoint)).expanduser())
-    network = loaded.network.eval().to(device)
-    side = int(config.image_size or loaded.image_size)
+    predictor = Predictor(str(config.checkpoint), device=device, image_size=config.image_size)
     failures: list[tuple[Path, str]] = []
     with progress_bar() as progress:
         task = progress.add_task("predict", total=len(pictures))
@@ -66,15 +62,13 @@ def main(argv: Sequence[str]) -> int:
                     images.append((path, read_image(path)))
                 except (OSError, ValueError) as error:
                     failures.append((path, str(error).splitlines()[0]))
-            if images:
-                inputs = torch.stack([network_input(image, side) for _, image in images]).to(device)
-                maps = predict_maps(network, inputs, [image.shape[:2] for _, image in images])
-                for (path, image), one in zip(images, maps, strict=True):
-                    target = targets[path]
-                    try:
-                        save_png(target, render(image, one, str(config.output_type), float(config.threshold)))
-                    except OSError as error:
-                        failures.append((path, f"{target} could not be written ({error.strerror})"))
+            maps = predictor.batch([image for _, image in images])
+            for (path, image), one in zip(images, maps, strict=True):
+                target = targets[path]
+                try:
+                    save_png(target, render(image, one, str(config.output_type), float(config.threshold)))
+                except OSError as error:
+                    failures.append((path, f"{target} could not be written ({error.strerror})"))
             progress.update(task, advance=len(chunk))
     done = len(pictures) - len(failures)
     print(f"{done} of {len(pictures)} pictures → {config.output}")
@@ -138,12 +132,6 @@ def _keep_inputs(targets: dict[Path, Path]) -> None:
     for target in targets.values():
         if target.resolve() in inputs:
             raise UserError(f"{target} would overwrite the picture {inputs[target.resolve()]}: choose another output")
-
-
-def network_input(image: np.ndarray, side: int) -> torch.Tensor:
-    """A picture (H, W, 3) uint8 as the network's normalised input (3, side, side)."""
-    resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    return normalize(torch.from_numpy(resized))
 
 
 def render(image: np.ndarray, saliency: np.ndarray, output_type: str, threshold: float) -> np.ndarray:
