@@ -16,6 +16,7 @@ from qefpn.data.cache import PictureCache, cpu_count
 from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train, limit_threads, start_worker
 from qefpn.data.integrity import Progress
 from qefpn.data.layouts import Pair
+from qefpn.data.progress import training_share
 from qefpn.data.resume import ResumableLoader, resume_position
 from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler
 from qefpn.data.splits import default_scales, hold_out
@@ -52,6 +53,9 @@ class SaliencyDataModule(pl.LightningDataModule):
         image_size: side to which test pictures are resized.
         scales: sides of training pictures, one drawn a batch; None: the paper's five in proportion to
             ``image_size``.
+        progressive: instead of drawing, grow through ``scales`` over this share of training, in (0, 1], and stay at
+            the largest for the rest: more pictures in the same time. Under a limit of time the devices go by their
+            own clocks. None: draw.
         crop, flip, augment: see :class:`TrainTransform`.
         val_fraction: share of the training pictures held out for validation, by name; 0 is the paper's
             recipe.
@@ -83,6 +87,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         image_size: int = 352,
         scales: Sequence[int] | None = None,
+        progressive: float | None = None,
         crop: float = 0.125,
         flip: float = 0.5,
         augment: Sequence[Mapping[str, Any]] | None = None,
@@ -112,6 +117,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.image_size = image_size
         self.scales = default_scales(image_size) if scales is None else tuple(int(size) for size in scales)
+        self.progressive = progressive
         self.val_fraction, self.val_limit, self.test_fraction = val_fraction, val_limit, test_fraction
         self.on_error, self.blank_masks = on_error, blank_masks
         self.cache, self.cache_size = cache, cache_size
@@ -144,6 +150,10 @@ class SaliencyDataModule(pl.LightningDataModule):
                 raise UserError(f"data.{key} must be at least {least}, got {value}")
         if not self.scales or min(self.scales) < 32:
             raise UserError(f"data.scales needs sizes of at least 32 pixels, got {list(self.scales)}")
+        if self.progressive is not None and not 0.0 < self.progressive <= 1.0:
+            raise UserError(f"data.progressive is a share of training in (0, 1], got {self.progressive}")
+        if self.progressive is not None and len(self.scales) < 2:
+            raise UserError(f"data.progressive needs several data.scales to grow through, got {list(self.scales)}")
         for key, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0.0 <= share < 1.0:
                 raise UserError(f"data.{key} is a share in [0, 1), got {share}")
@@ -309,6 +319,8 @@ class SaliencyDataModule(pl.LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            progressive=self.progressive,
+            progress=self._share_done,
         )
         if self.trainer is not None:
             sampler.resume(*resume_position(self.trainer, len(sampler)))
@@ -322,6 +334,12 @@ class SaliencyDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
         )
+
+    def _share_done(self, batches: int) -> float:
+        """Of training, after so many batches: by their number, since loaders run ahead of the steps."""
+        if self.trainer is None:
+            return 0.0
+        return training_share(self.trainer, batches / self.trainer.accumulate_grad_batches)
 
     def _eval_loader(self, pairs: Sequence[Pair]) -> DataLoader[dict[str, Any]]:
         rank, world_size = self._ranks()

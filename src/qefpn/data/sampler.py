@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from qefpn.errors import UserError
 
-__all__ = ["MultiScaleBatchSampler", "SampleKey", "ShardSampler", "batch_scale", "epoch_order"]
+__all__ = ["MultiScaleBatchSampler", "SampleKey", "ShardSampler", "batch_scale", "epoch_order", "growing_scale"]
 
 _ORDER, _SCALE = 0x0DE5, 0x5CA1E  # two streams of random numbers out of one seed
 
@@ -42,6 +42,16 @@ def batch_scale(scales: Sequence[int], seed: int, epoch: int, batch: int) -> int
     return int(scales[int(np.random.default_rng([_SCALE, seed, epoch, batch]).integers(len(scales)))])
 
 
+def growing_scale(scales: Sequence[int], share: float, until: float) -> int:
+    """The size at ``share`` of training: each of ``scales`` in turn, smallest first, the largest from ``until`` on.
+
+    >>> [growing_scale((64, 80, 96), share, 0.8) for share in (0.0, 0.39, 0.4, 0.79, 0.8, 1.0)]
+    [64, 64, 80, 80, 96, 96]
+    """
+    last = len(scales) - 1
+    return int(sorted(scales)[min(last, int(share / until * last))])
+
+
 class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
     """Batches of :class:`SampleKey` for one rank.
 
@@ -57,6 +67,8 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
         seed: with the epoch decides order and sizes.
         rank, world_size: this process and how many there are.
         shuffle: False visits the pictures in their order.
+        progressive: sizes grow over this share of training (see :func:`growing_scale`); None: one is drawn a batch.
+        progress: the share of training done after so many batches, which ``progressive`` asks for.
 
     Raises:
         UserError: ``batch_size`` is no multiple of ``world_size``, or there are too few pictures for the
@@ -73,6 +85,8 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
         rank: int = 0,
         world_size: int = 1,
         shuffle: bool = True,
+        progressive: float | None = None,
+        progress: Callable[[int], float] | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"data.batch_size must be at least 1, got {batch_size}")
@@ -91,6 +105,8 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
         self.rank = rank
         self.world_size = world_size
         self.shuffle = shuffle
+        self.progressive = progressive
+        self.progress = progress
         self.epoch = 0
         self._resume = (0, 0)
 
@@ -127,7 +143,10 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
         return epoch_order(self.count, self.seed, epoch) if self.shuffle else np.arange(self.count)
 
     def _share(self, order: np.ndarray, epoch: int, number: int) -> list[SampleKey]:
-        size = batch_scale(self.scales, self.seed, epoch, number)
+        if self.progressive is None or self.progress is None:
+            size = batch_scale(self.scales, self.seed, epoch, number)
+        else:
+            size = growing_scale(self.scales, self.progress(epoch * len(self) + number), self.progressive)
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
         return [SampleKey(int(index), epoch, size) for index in chosen[self.rank :: self.world_size]]
 

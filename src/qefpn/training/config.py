@@ -63,6 +63,7 @@ class DataConfig:
     num_workers: int | None = None
     image_size: int = 352
     scales: list[int] | None = None
+    progressive: float | None = None
     crop: float = 0.125
     flip: float = 0.5
     val_fraction: float = 0.05

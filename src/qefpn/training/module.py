@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from qefpn.data.progress import training_share
 from qefpn.implicit import SolveStats, fixed_point_correction
 from qefpn.losses import build_loss
 from qefpn.metrics import SaliencyMetrics
@@ -224,17 +225,7 @@ class SaliencyModule(pl.LightningModule):
         trainer = self._trainer
         if trainer is None:
             return 0.0
-        share = 0.0
-        total = trainer.estimated_stepping_batches
-        if 0 < total < float("inf"):
-            # +1: neither the first step nor the last has rate 0.
-            share = (self.global_step + 1) / (total + 1)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, pl.callbacks.Timer):
-                limit = callback._duration
-                if limit:
-                    share = max(share, callback.time_elapsed() / limit)
-        return min(max(share, 1e-3), 1.0)  # by the clock the first step would have rate 0
+        return training_share(trainer, self.global_step)
 
 
 def parameter_groups(
