@@ -214,6 +214,9 @@ def test_training_pictures_in_the_test_set_are_reported(root: Path, caplog: pyte
         ({"train": []}, "data.train"),
         ({"seed": -1}, "data.seed"),
         ({"num_workers": -1}, "data.num_workers"),
+        ({"progressive": 0.0}, "data.progressive is a share"),
+        ({"progressive": 1.5}, "data.progressive is a share"),
+        ({"progressive": 0.5, "scales": [64]}, "data.progressive needs several data.scales"),
     ],
 )
 def test_impossible_values(root: Path, options: dict[str, Any], message: str) -> None:

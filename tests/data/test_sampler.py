@@ -44,6 +44,20 @@ def test_sizes_are_drawn_evenly_and_depend_on_seed_epoch_and_batch() -> None:
     assert {b[0].size for b in MultiScaleBatchSampler(50, 1, (96,))} == {96}
 
 
+def test_progressive_sizes_grow_with_the_place_in_training() -> None:
+    """Ten batches an epoch, forty in all: half of them grow, each size as long as the others."""
+    options = {"seed": 3, "progressive": 0.5, "progress": lambda batches: batches / 40}
+    sampler = MultiScaleBatchSampler(20, 2, (96, 64, 80), **options)
+    sizes = [sampler.batch(epoch, number)[0].size for epoch in range(4) for number in range(10)]
+    assert sizes == [64] * 10 + [80] * 10 + [96] * 20
+    sampler.resume(1, 8)
+    assert [batch[0].size for batch in sampler] == [80, 80]
+    ranks = [MultiScaleBatchSampler(20, 2, (96, 64, 80), rank=r, world_size=2, **options) for r in (0, 1)]
+    assert [r.batch(2, 0)[0].size for r in ranks] == [96, 96]
+    order = [[key.index for key in batch] for batch in MultiScaleBatchSampler(20, 2, (64, 80, 96), seed=3)]
+    assert [[key.index for key in sampler.batch(0, number)] for number in range(10)] == order
+
+
 def test_each_epoch_has_its_own_order() -> None:
     sampler = MultiScaleBatchSampler(20, 4, (64,), seed=1)
     first = list(sampler)

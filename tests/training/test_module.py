@@ -49,6 +49,31 @@ def test_warm_up_counts_optimizer_steps(tmp_path: Path, data_root: Path, monkeyp
     assert seen == [3, 3, 3, 3, None, None]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sizes_grow_by_the_batch_whatever_the_workers(
+    workers: int, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches a step, five steps: batch b is at (b / 2 + 1) / 6 of training; the sizes change at 1/4 and 1/2."""
+    seen: list[int] = []
+    step = SaliencyModule.training_step
+
+    def training_step(self: SaliencyModule, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        seen.append(batch["image"].shape[-1])
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SaliencyModule, "training_step", training_step)
+    options = [
+        "data.scales=[32,48,64]",
+        "data.progressive=0.5",
+        f"data.num_workers={workers}",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.max_steps=5",
+        "trainer.max_epochs=9",
+    ]
+    train(tmp_path / "run", data_root, *options, "evaluate=false")
+    assert seen == [32, 48, 48, 48, 64, 64, 64, 64, 64, 64]
+
+
 def test_the_stem_stays_out_and_the_backbone_is_slower() -> None:
     network = tiny_network()
     groups = parameter_groups(

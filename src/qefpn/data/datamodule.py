@@ -54,8 +54,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         scales: sides of training pictures, one drawn a batch; None: the paper's five in proportion to
             ``image_size``.
         progressive: instead of drawing, grow through ``scales`` over this share of training, in (0, 1], and stay at
-            the largest for the rest: more pictures in the same time. Under a limit of time the devices go by their
-            own clocks. None: draw.
+            the largest for the rest: more pictures in the same time. None: draw.
         crop, flip, augment: see :class:`TrainTransform`.
         val_fraction: share of the training pictures held out for validation, by name; 0 is the paper's
             recipe.

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 
-__all__ = ["training_share"]
+__all__ = ["SharedTimer", "training_share"]
+
+
+class SharedTimer(Timer):
+    """Ends training after a time. All processes go by the clock of the first.
+
+    What depends on the share of time must be the same everywhere: with learning rates of their own, the weights of
+    the processes would drift apart.
+    """
+
+    _share: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Share of the time used; with several processes, when the step in progress began."""
+        return self._now() if self._share is None else self._share
+
+    def _now(self) -> float:
+        return self.time_elapsed() / self._duration if self._duration else 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask the first process for the time."""
+        if trainer.world_size > 1:
+            self._share = trainer.strategy.broadcast(self._now())
 
 
 def training_share(trainer: pl.Trainer, step: float) -> float:
@@ -21,6 +48,6 @@ def training_share(trainer: pl.Trainer, step: float) -> float:
         # +1: neither the first step nor the last is at an end of a schedule, where its rate is 0.
         share = (step + 1) / (total + 1)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and callback._duration:
-            share = max(share, callback.time_elapsed() / callback._duration)
+        if isinstance(callback, SharedTimer):
+            share = max(share, callback.share)
     return min(max(share, 1e-3), 1.0)  # by the clock the first step would have rate 0

@@ -17,11 +17,12 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from qefpn.data import SaliencyDataModule
+from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
 from qefpn.models import load_model
 from qefpn.models.loading import PREFIX
@@ -129,7 +130,7 @@ def build_trainer(config: TrainConfig, directory: Path, validates: bool, trackin
     callbacks = progress_callback(options["enable_progress_bar"])
     options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
     if limit is not None:
-        callbacks.append(Timer(duration=limit, verbose=False))
+        callbacks.append(SharedTimer(duration=limit, verbose=False))
     callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
     if validates:
         if tracking.trackers and config.logger.pictures:

@@ -1,0 +1,46 @@
+"""How much of training is done, by steps and by the clock."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qefpn.data.progress import SharedTimer, training_share
+
+
+def trainer(*callbacks: Any, steps: float = float("inf"), world_size: int = 1, first: float = 0.0) -> Any:
+    strategy = SimpleNamespace(broadcast=lambda own: first)
+    return SimpleNamespace(
+        callbacks=callbacks, estimated_stepping_batches=steps, world_size=world_size, strategy=strategy
+    )
+
+
+def timer(elapsed: float, monkeypatch: pytest.MonkeyPatch) -> SharedTimer:
+    own = SharedTimer(duration={"seconds": 100})
+    monkeypatch.setattr(own, "time_elapsed", lambda: elapsed)
+    return own
+
+
+def test_share_of_the_steps() -> None:
+    assert [training_share(trainer(steps=4), step) for step in range(4)] == [0.2, 0.4, 0.6, 0.8]
+    assert training_share(trainer(), 10) == 1e-3  # no end in sight
+
+
+def test_what_ends_training_sooner_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = timer(30.0, monkeypatch)
+    assert training_share(trainer(clock), 5) == 0.3
+    assert training_share(trainer(clock, steps=9), 5) == 0.6
+    assert training_share(trainer(clock, steps=99), 5) == 0.3
+    assert training_share(trainer(timer(170.0, monkeypatch)), 5) == 1.0
+
+
+def test_processes_go_by_the_clock_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = timer(30.0, monkeypatch)
+    two = trainer(clock, world_size=2, first=0.25)
+    clock.on_train_batch_start(two, None, None, 0)  # type: ignore[arg-type]
+    assert training_share(two, 5) == 0.25
+    alone = timer(30.0, monkeypatch)
+    alone.on_train_batch_start(trainer(alone), None, None, 0)  # type: ignore[arg-type]
+    assert training_share(trainer(alone), 5) == 0.3
