@@ -209,12 +209,15 @@ class SaliencyModule(pl.LightningModule):
                     self._rate_groups[f"lr_{part}"] = index
                     break
         optimizer: torch.optim.Optimizer
+        # One kernel for all parameters, where torch's default on a CPU takes a dozen small ones each: 30 ms a step for
+        # 3 M. On a GPU the default is as fast, and fused ones forbid to clip gradients under float16.
+        fused = True if self.device.type == "cpu" else None
         if options["name"] == "sgd":
             optimizer = torch.optim.SGD(
-                groups, lr=options["lr"], momentum=options["momentum"], nesterov=options["nesterov"]
+                groups, lr=options["lr"], momentum=options["momentum"], nesterov=options["nesterov"], fused=fused
             )
         elif options["name"] == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options["betas"]))
+            optimizer = torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options["betas"]), fused=fused)
         else:
             raise ValueError(f"unknown optimizer {options['name']!r}; there are: adamw, sgd")
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.factor(self.progress()))
