@@ -216,7 +216,6 @@ def test_training_pictures_in_the_test_set_are_reported(root: Path, caplog: pyte
         ({"num_workers": -1}, "data.num_workers"),
         ({"progressive": 0.0}, "data.progressive is a share"),
         ({"progressive": 1.5}, "data.progressive is a share"),
-        ({"progressive": 0.5, "scales": [64]}, "data.progressive needs several data.scales"),
     ],
 )
 def test_impossible_values(root: Path, options: dict[str, Any], message: str) -> None:

@@ -54,6 +54,7 @@ def test_progressive_sizes_grow_with_the_place_in_training() -> None:
     assert [batch[0].size for batch in sampler] == [80, 80]
     ranks = [MultiScaleBatchSampler(20, 2, (96, 64, 80), rank=r, world_size=2, **options) for r in (0, 1)]
     assert [r.batch(2, 0)[0].size for r in ranks] == [96, 96]
+    assert {b[0].size for b in MultiScaleBatchSampler(20, 2, (96,), **options)} == {96}  # nothing to grow through
     order = [[key.index for key in batch] for batch in MultiScaleBatchSampler(20, 2, (64, 80, 96), seed=3)]
     assert [[key.index for key in sampler.batch(0, number)] for number in range(10)] == order
 

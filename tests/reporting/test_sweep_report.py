@@ -20,7 +20,8 @@ from qefpn.reporting import load_published
 from qefpn.reporting.sweep_latex import escape_latex
 from qefpn.reporting.sweep_report import write_sweep_report
 from qefpn.reporting.sweep_runs import parameter_count, read_sweep
-from qefpn.reporting.sweep_tables import build_report, duration
+from qefpn.reporting.sweep_statistics import Differences
+from qefpn.reporting.sweep_tables import _told, build_report, duration
 
 FILES = [
     *("sweep_report.html", "sweep_report.md", "sweep_report.tex", "sweep_tables.tex"),
@@ -91,6 +92,49 @@ def test_notes_say_where_a_difference_is_smaller_than_the_spread(tmp_path: Path)
     single = build_report(write_solver_sweep(tmp_path / "single", seeds=1), load_published())
     assert "One seed a row: whether any difference is more than chance is not known." in single.blocks[0].notes
     assert "±" not in "".join(cell.text for line in single.blocks[0].lines for cell in line.cells)
+
+
+def test_many_differences_are_counted_and_not_listed(tmp_path: Path) -> None:
+    """Six rows whose seeds agree but for one row, far from all others: ten pairs within the spread, five apart."""
+    close = [0.80, 0.82, 0.81]
+    levels = {row: close for row in ("unroll_1", "unroll_2", "unroll_3", "equilibrium", "quasi")} | {
+        "no_pyramid": [0.30, 0.31, 0.32]
+    }
+    for place, (row, values) in enumerate(levels.items()):
+        for seed, level in enumerate(values):
+            ablation = {"name": "solver", "row": row, "place": place}
+            write_job(tmp_path / f"{row}{seed}", config(seed=seed), {"SYN-TE": figures(level)}, ablation=ablation)
+    notes = " ".join(build_report(tmp_path, load_published()).blocks[0].notes)
+    told = (
+        "10 of the 15 differences between two rows are smaller than the seeds' spread; the other 5 tell the rows apart."
+    )
+    assert told in notes
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sentence"),
+    [
+        ((0, 0, 6), "the seeds tell every two rows apart, by the spread and by Welch's test."),
+        ((6, 0, 0), "the difference is smaller than the seeds' spread between every two rows."),
+        (
+            (1, 1, 4),
+            "the difference is smaller than the seeds' spread between a and 0, and larger, but not significant "
+            "by Welch's test, between b and 0.",
+        ),
+        (
+            (4, 2, 0),
+            "4 of the 6 differences between two rows are smaller than the seeds' spread, 2 larger, but not "
+            "significant by Welch's test: no two rows are told apart.",
+        ),
+        (
+            (4, 0, 2),
+            "4 of the 6 differences between two rows are smaller than the seeds' spread; told apart: c and 0; c and 1.",
+        ),
+    ],
+)
+def test_what_the_seeds_tell_in_a_sentence(numbers: tuple[int, int, int], sentence: str) -> None:
+    pairs = [[(name, str(i)) for i in range(n)] for name, n in zip("abc", numbers, strict=True)]
+    assert _told(Differences(*pairs)) == sentence
 
 
 def test_the_papers_lines_stand_beside_the_papers_set_where_ours_have_it(tmp_path: Path) -> None:

@@ -151,8 +151,6 @@ class SaliencyDataModule(pl.LightningDataModule):
             raise UserError(f"data.scales needs sizes of at least 32 pixels, got {list(self.scales)}")
         if self.progressive is not None and not 0.0 < self.progressive <= 1.0:
             raise UserError(f"data.progressive is a share of training in (0, 1], got {self.progressive}")
-        if self.progressive is not None and len(self.scales) < 2:
-            raise UserError(f"data.progressive needs several data.scales to grow through, got {list(self.scales)}")
         for key, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0.0 <= share < 1.0:
                 raise UserError(f"data.{key} is a share in [0, 1), got {share}")

@@ -12,7 +12,7 @@ from qefpn.reporting.published import Published, canonical
 from qefpn.reporting.results import lookup
 from qefpn.reporting.sweep_rows import Section, SweepRow, group_runs, paper_name
 from qefpn.reporting.sweep_runs import SweepRun, read_sweep
-from qefpn.reporting.sweep_statistics import Stat, differences, listed, stat, within_spread
+from qefpn.reporting.sweep_statistics import Differences, Stat, differences, listed, stat, within_spread
 from qefpn.reporting.tables import METRICS, Metric, finite
 
 DASH = "–"
@@ -232,18 +232,36 @@ def _spread_notes(rows: Sequence[SweepRow], dataset: str, metrics: Sequence[Metr
     said: dict[str, list[str]] = {}  # the same is said once of all figures that it holds for
     for metric in metrics:
         found = differences({row.label: stats_of(row, dataset, metric.key) for row in rows})
+        if found.pairs:
+            said.setdefault(_told(found), []).append(metric.label)
+    return notes + [f"{', '.join(names)}: {text}" for text, names in said.items()]
+
+
+MOST_NAMED = 3
+"""Pairs of rows that a note names; more are counted."""
+
+
+def _told(found: Differences) -> str:
+    """What the seeds tell of the differences between rows, in a sentence."""
+    not_apart = len(found.within) + len(found.unclear)
+    if not not_apart:
+        return "the seeds tell every two rows apart, by the spread and by Welch's test."
+    if not_apart <= MOST_NAMED or not_apart == found.pairs == len(found.within):
         parts = []
         if found.within:
             parts.append(f"smaller than the seeds' spread between {listed(found.within, found.pairs)}")
         if found.unclear:
             between = listed(found.unclear, found.pairs)
             parts.append(f"larger, but not significant by Welch's test, between {between}")
-        if parts:
-            said.setdefault(f"the difference is {', and '.join(parts)}.", []).append(metric.label)
-        elif found.pairs:
-            clear = "the seeds tell every two rows apart, by the spread and by Welch's test."
-            said.setdefault(clear, []).append(metric.label)
-    return notes + [f"{', '.join(names)}: {text}" for text, names in said.items()]
+        return f"the difference is {', and '.join(parts)}."
+    counts = f"{len(found.within)} of the {found.pairs} differences between two rows are smaller than the seeds' spread"
+    if found.unclear:
+        counts += f", {len(found.unclear)} larger, but not significant by Welch's test"
+    if not found.apart:
+        return f"{counts}: no two rows are told apart."
+    if len(found.apart) <= MOST_NAMED:
+        return f"{counts}; told apart: {listed(found.apart, found.pairs)}."
+    return f"{counts}; the other {len(found.apart)} tell the rows apart."
 
 
 def training_table(rows: Sequence[SweepRow]) -> Plain:
