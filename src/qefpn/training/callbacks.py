@@ -113,7 +113,8 @@ class LastCheckpoint(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         interrupted = isinstance(exception, KeyboardInterrupt)
-        if trainer.world_size == 1 and trainer.global_step > 0 and not (interrupted and self._in_step):
+        twice = interrupted and self._interrupted and self._in_step  # perhaps in the midst of the optimizer's step
+        if trainer.world_size == 1 and trainer.global_step > 0 and not twice:
             self._save(trainer)
         if not interrupted:  # Lightning ignores further ones while it shuts down
             self._restore_sigint()
