@@ -145,7 +145,7 @@ def test_every_solver_takes_two_steps_of_every_experiment(
     places = ["-m", f"data.root={data_root}", f"hydra.sweep.dir={tmp_path}", "data.val_fraction=0"]
     axis = f"solver={','.join(group_options('solver'))}"
     if experiment == "small":
-        kept.append("adjoint=short")  # its own, SHINE, is Broyden's alone
+        kept.append("adjoint=auto")  # its own, SHINE, is Broyden's alone
     assert main(["train", *of(experiment), *kept, *places, axis, "warmup.steps=1"]) == 0
     for number, solver in enumerate(group_options("solver")):
         assert [int(line["step"]) for line in log(tmp_path / str(number))] == [0, 1]
