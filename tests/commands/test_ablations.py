@@ -127,6 +127,21 @@ def test_unrolled_layers_take_nothing_from_an_experiment_s_solver(experiment: st
     assert found[0].adjoint == of_words().adjoint != found[1].adjoint
 
 
+def test_small_takes_the_gradient_that_suits_the_solver() -> None:
+    def adjoint(solver: str) -> dict[str, Any]:
+        words = ["experiment=small", f"solver={solver}", "data.root=pictures"]
+        return typed(compose_config("train", words)).adjoint
+
+    short = {"name": "implicit", "solver": {"name": "broyden", "max_steps": 5, "rtol": 0.01}}
+    found = {solver: adjoint(solver) for solver in group_options("solver")}
+    assert found == {
+        "anderson": short,
+        "broyden": {"name": "shine"},
+        "fixed_point": short,
+        "unroll": {"name": "unrolled"},
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_solver_takes_two_steps_of_every_experiment(
@@ -144,8 +159,6 @@ def test_every_solver_takes_two_steps_of_every_experiment(
     kept += ["backbone.weights=null", "trainer=cpu", "trainer.max_steps=2", "trainer.max_time=null", "evaluate=false"]
     places = ["-m", f"data.root={data_root}", f"hydra.sweep.dir={tmp_path}", "data.val_fraction=0"]
     axis = f"solver={','.join(group_options('solver'))}"
-    if experiment == "small":
-        kept.append("adjoint=auto")  # its own, SHINE, is Broyden's alone
     assert main(["train", *of(experiment), *kept, *places, axis, "warmup.steps=1"]) == 0
     for number, solver in enumerate(group_options("solver")):
         assert [int(line["step"]) for line in log(tmp_path / str(number))] == [0, 1]

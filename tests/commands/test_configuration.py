@@ -55,9 +55,17 @@ def test_every_option_of_every_group(rank: int, monkeypatch: pytest.MonkeyPatch)
     check(composed(f"experiment={experiment}", *SMALL))
 
 
+AS_SUITS = {
+    "auto": ("implicit", "unrolled"),
+    "short": ("implicit", "unrolled"),
+    "shine_or_short": ("shine", "implicit", "unrolled"),
+}
+"""Options of ``adjoint`` that are named after something else than what they choose."""
+
+
 def known_as(name: str, config: TrainConfig) -> tuple[str, ...]:
     """What an option may call itself."""
-    return (name, f"timm/{config.backbone.model}", *(("implicit", "unrolled") if name in ("auto", "short") else ()))
+    return (name, f"timm/{config.backbone.model}", *AS_SUITS.get(name, ()))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pytorch_lightning.callbacks import Timer
 
 from qefpn.data.progress import SharedTimer, training_share
 
@@ -34,6 +35,9 @@ def test_what_ends_training_sooner_counts(monkeypatch: pytest.MonkeyPatch) -> No
     assert training_share(trainer(clock, steps=9), 5) == 0.6
     assert training_share(trainer(clock, steps=99), 5) == 0.3
     assert training_share(trainer(timer(170.0, monkeypatch)), 5) == 1.0
+    theirs = Timer(duration={"seconds": 100})
+    monkeypatch.setattr(theirs, "time_elapsed", lambda: 40.0)
+    assert training_share(trainer(theirs), 5) == 0.4
 
 
 def test_processes_go_by_the_clock_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,4 +50,6 @@ def training_share(trainer: pl.Trainer, step: float) -> float:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SharedTimer):
             share = max(share, callback.share)
+        elif isinstance(callback, Timer) and callback._duration:  # of a trainer that is not ours
+            share = max(share, callback.time_elapsed() / callback._duration)
     return min(max(share, 1e-3), 1.0)  # by the clock the first step would have rate 0

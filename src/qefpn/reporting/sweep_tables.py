@@ -246,7 +246,7 @@ def _told(found: Differences) -> str:
     not_apart = len(found.within) + len(found.unclear)
     if not not_apart:
         return "the seeds tell every two rows apart, by the spread and by Welch's test."
-    if not_apart <= MOST_NAMED or not_apart == found.pairs == len(found.within):
+    if not_apart <= MOST_NAMED or len(found.within) == found.pairs:
         parts = []
         if found.within:
             parts.append(f"smaller than the seeds' spread between {listed(found.within, found.pairs)}")

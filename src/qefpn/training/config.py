@@ -179,7 +179,8 @@ def typed(config: DictConfig) -> TrainConfig:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(result, TrainConfig)
     if result.adjoint.get("name") == "auto":
-        result.adjoint = {"name": "unrolled" if result.solver.get("name") == "unroll" else "implicit"}
+        suiting: dict[str, Any] = {"unroll": {"name": "unrolled"}, "otherwise": {"name": "implicit"}} | result.adjoint
+        result.adjoint = suiting[name if (name := result.solver.get("name")) in suiting else "otherwise"]
     trainer = result.trainer
     if trainer.max_epochs is None:
         trainer.max_epochs = 50 if trainer.max_steps < 0 and trainer.max_time is None else -1

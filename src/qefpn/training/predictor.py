@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
-from qefpn.data import normalize, read_image
+from qefpn.data import TestTransform, normalize, read_image
 from qefpn.training.checkpoint import load_trained
 from qefpn.training.inference import predict_maps
 
@@ -39,6 +38,7 @@ class Predictor:
         self.device = torch.device(device)
         self.network = loaded.network.eval().to(self.device)
         self.image_size = image_size or loaded.image_size
+        self._resize = TestTransform(self.image_size)
 
     def __call__(self, picture: str | Path | np.ndarray) -> np.ndarray:
         """The map (H, W), uint8 from 0 to 255, of a file (read upright) or an RGB array (H, W, 3), uint8.
@@ -60,8 +60,6 @@ class Predictor:
                 raise ValueError(f"an RGB array (H, W, 3) of uint8 is needed, not {image.shape} of {image.dtype}")
         if not images:
             return []
-        side = (self.image_size, self.image_size)
-        inputs = torch.stack(
-            [normalize(torch.from_numpy(cv2.resize(image, side, interpolation=cv2.INTER_LINEAR))) for image in images]
-        )
+        resized = [torch.from_numpy(self._resize(image)) for image in images]
+        inputs = normalize(torch.stack(resized))
         return predict_maps(self.network, inputs.to(self.device), [image.shape[:2] for image in images])
