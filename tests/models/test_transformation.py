@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 
 from qefpn.implicit import Broyden, Equilibrium, ImplicitAdjoint, QuasiEquilibrium
@@ -333,3 +335,34 @@ def test_intermediate_states_and_measures_of_the_jacobian() -> None:
     assert float(term) > 0
     term.backward()
     assert pyramid.transformation.get_parameter("blocks.0.expand.weight").grad is not None
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_fast_forward_derivative_of_a_group_norm_is_torchs_own(
+    memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    fast = layers._ForwardGroupNorm.jvp
+
+    def counted(*args: Any) -> Any:
+        calls.append(args)
+        return fast(*args)
+
+    monkeypatch.setattr(layers._ForwardGroupNorm, "jvp", staticmethod(counted))
+    torch.manual_seed(0)
+    x = torch.randn(3, 32, 5, 7, dtype=torch.float64).contiguous(memory_format=memory_format)
+    weight, bias = torch.randn(2, 32, dtype=torch.float64)
+    point, direction = (x, weight, bias), (torch.randn_like(x), torch.randn_like(weight), torch.randn_like(bias))
+
+    def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return layers.group_normed(x, 8, weight, bias, 1e-5)
+
+    value, slope = torch.func.jvp(lambda x, w, b: F.group_norm(x, 8, w, b, 1e-5), point, direction)
+    with torch.no_grad(), forward_ad.dual_level():
+        ours = forward_ad.unpack_dual(norm(*map(forward_ad.make_dual, point, direction)))
+        alone = forward_ad.unpack_dual(norm(forward_ad.make_dual(x, direction[0]), weight, bias))
+    assert len(calls) == 2
+    torch.testing.assert_close(ours.primal, value, rtol=0, atol=0)
+    torch.testing.assert_close(ours.tangent, slope, rtol=1e-12, atol=1e-12)
+    expected = torch.func.jvp(lambda x: norm(x, weight, bias), (x,), (direction[0],))[1]
+    torch.testing.assert_close(alone.tangent, expected, rtol=1e-12, atol=1e-12)

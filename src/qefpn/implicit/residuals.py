@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qefpn.implicit.checks import check_count, check_number
+from qefpn.implicit.forward import forward_derivative
 from qefpn.implicit.masks import draw_masks
 from qefpn.implicit.problem import FlatMap, Problem
 from qefpn.registry import Registry
@@ -173,6 +174,5 @@ class _Drops:
         # z − ẑ is z at the drops and 0 elsewhere; subtracting would turn an infinity into a NaN
         tangent = torch.zeros_like(z).view(-1).index_copy(0, self.positions, dropped).view_as(z)
         kept = z.reshape(-1).index_fill(0, self.positions, 0.0).view_as(z)
-        value, slope = torch.func.jvp(lambda state: problem(state, args), (kept,), (tangent,))  # type: ignore[misc]
-        result: Tensor = value + slope
-        return result
+        value, slope = forward_derivative(lambda state: problem(state, args), kept, tangent)
+        return value + slope

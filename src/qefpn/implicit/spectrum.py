@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qefpn.implicit.checks import check_count
+from qefpn.implicit.forward import forward_derivative
 from qefpn.implicit.layout import State
 from qefpn.implicit.problem import FlatMap, flat_problem, random_like
 from qefpn.implicit.solvers.base import wide
@@ -47,8 +48,7 @@ def spectral_radius(
 
 def _radius(problem: FlatMap, point: Tensor, v: Tensor, iterations: int) -> Tensor:
     def product(u: Tensor) -> Tensor:
-        slope: Tensor = torch.func.jvp(problem, (point,), (u,))[1]
-        return slope
+        return forward_derivative(problem, point, u)[1]
 
     v, _ = _unit(v)
     for _ in range(iterations):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 
 NormFactory = Callable[[int, int], nn.Module]
@@ -59,16 +61,58 @@ def group_count(channels: int, most: int = 8) -> int:
 
 
 def group_normed(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """``F.group_norm`` of (B, C, H, W), which has a forward derivative also inside ``torch.compile``.
+    """``F.group_norm`` of (B, C, H, W), with a forward derivative also inside ``torch.compile``.
 
-    There the fused operator has none, so it is written out; a compiler fuses it again.
+    There the fused operator has none, so it is written out; a compiler fuses it again. In forward mode without
+    ``torch.func``, :class:`_ForwardGroupNorm` gives the same derivative in a third of the time.
     """
     if not torch.compiler.is_compiling():
-        return F.group_norm(x, groups, weight, bias, eps)
+        plain = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        if plain or forward_ad.unpack_dual(x).tangent is None:  # type: ignore[no-untyped-call]
+            return F.group_norm(x, groups, weight, bias, eps)
+        normed: Tensor = _ForwardGroupNorm.apply(x, weight, bias, groups, eps)[0]
+        return normed
     blocks = x.unflatten(1, (groups, -1))
     centred = blocks - blocks.mean(dim=(2, 3, 4), keepdim=True)
     scaled = centred * (centred.square().mean(dim=(2, 3, 4), keepdim=True) + eps).rsqrt()
     return torch.addcmul(bias[:, None, None], scaled.flatten(1, 2), weight[:, None, None])
+
+
+class _ForwardGroupNorm(torch.autograd.Function):
+    """Group norm with a forward derivative in a dozen operations on plain tensors.
+
+    torch takes the fused operator's derivative apart into some forty operations on dual tensors, which on small
+    maps cost far more than their arithmetic.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, C, H, W), weight and bias (C,) → the normed map; mean and 1/deviation of each group, (B, groups)."""
+        batch, channels, height, width = x.shape
+        return torch.native_group_norm(x, weight, bias, batch, channels, height * width, groups, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Keep what the derivative is made of."""
+        _, mean, rstd = output
+        ctx.mark_non_differentiable(mean, rstd)
+        ctx.save_for_forward(inputs[0], inputs[1], mean, rstd)
+
+    @staticmethod
+    def jvp(
+        ctx: Any, direction: Tensor, slope: Tensor | None, shift: Tensor | None, *_: None
+    ) -> tuple[Tensor, None, None]:
+        """The derivative of the normed map along the tangents of x, of weight and of bias."""
+        x, weight, mean, rstd = ctx.saved_tensors
+        mean, rstd = mean[:, :, None, None, None], rstd[:, :, None, None, None]
+        x, direction = (part.unflatten(1, (mean.shape[1], -1)) for part in (x, direction))
+        normed = (x - mean) * rstd
+        dims = (2, 3, 4)
+        shared = direction.mean(dims, keepdim=True) + normed * (normed * direction).mean(dims, keepdim=True)
+        along = ((direction - shared) * rstd).flatten(1, 2) * weight[:, None, None]
+        if slope is not None:
+            along = along + normed.flatten(1, 2) * slope[:, None, None]
+        return along if shift is None else along + shift[:, None, None], None, None
 
 
 class GroupNorm(nn.GroupNorm):

@@ -1,0 +1,28 @@
+"""Jacobian-vector products of the user's function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from qefpn.implicit.problem import FlatMap
+
+
+def forward_derivative(f: FlatMap, point: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """f and J_f · direction at ``point``, in one evaluation in forward mode.
+
+    On dual tensors without ``torch.func`` where nothing else is tracked, which is faster on small maps. Inference mode
+    would drop their tangents.
+
+    Args:
+        f: (B, N) to (B, N), of operations that have forward derivatives.
+        point, direction: (B, N).
+    """
+    tracked = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+    if tracked or torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        value, slope = torch.func.jvp(f, (point,), (direction,))  # type: ignore[misc]
+        return value, slope
+    with forward_ad.dual_level():  # type: ignore[no-untyped-call]
+        value, tangent = forward_ad.unpack_dual(f(forward_ad.make_dual(point, direction)))  # type: ignore[no-untyped-call]
+    return value, torch.zeros_like(value) if tangent is None else tangent
