@@ -68,7 +68,7 @@ def group_normed(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: floa
     """
     if not torch.compiler.is_compiling():
         plain = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
-        if plain or forward_ad.unpack_dual(x).tangent is None:  # type: ignore[no-untyped-call]
+        if plain or forward_ad.unpack_dual(x).tangent is None:
             return F.group_norm(x, groups, weight, bias, eps)
         normed: Tensor = _ForwardGroupNorm.apply(x, weight, bias, groups, eps)[0]
         return normed
