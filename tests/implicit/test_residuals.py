@@ -21,6 +21,7 @@ from qefpn.implicit import (
     Unroll,
     fixed_point,
 )
+from qefpn.implicit.forward import forward_derivative
 from qefpn.implicit.layout import StateLayout
 from qefpn.implicit.masks import draw_drops, draw_masks
 from qefpn.implicit.problem import Problem
@@ -235,3 +236,19 @@ def test_jvp_runs_through_the_layers_of_a_pyramid_also_without_grad_and_in_infer
     last = fixed_point(f, start, (x.to(memory_format=torch.channels_last),), solver=options["solver"])
     for one, two in zip(last.value, plain.value, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-10)
+
+
+def test_the_forward_derivative_survives_the_forward_of_a_custom_function():
+    """There torch switches forward mode off, and a tangent would be lost without a word."""
+    point, direction = torch.randn(2, 3, dtype=F64), torch.randn(2, 3, dtype=F64)
+
+    class Outer(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            return forward_derivative(torch.sin, z, direction)[1]
+
+    expected = point.cos() * direction
+    for z in (point, point.clone().requires_grad_()):
+        torch.testing.assert_close(Outer.apply(z).detach(), expected, rtol=1e-14, atol=0)
+    value, slope = forward_derivative(lambda z: torch.ones_like(z), point, direction)
+    assert torch.equal(value, torch.ones_like(point)) and torch.equal(slope, torch.zeros_like(point))

@@ -23,6 +23,7 @@ def forward_derivative(f: FlatMap, point: Tensor, direction: Tensor) -> tuple[Te
     if tracked or torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         value, slope = torch.func.jvp(f, (point,), (direction,))  # type: ignore[misc]
         return value, slope
-    with forward_ad.dual_level():
+    # the forward of a custom function, such as a reentrant checkpoint, switches forward mode off
+    with forward_ad._set_fwd_grad_enabled(True), forward_ad.dual_level():
         value, tangent = forward_ad.unpack_dual(f(forward_ad.make_dual(point, direction)))
     return value, torch.zeros_like(value) if tangent is None else tangent
