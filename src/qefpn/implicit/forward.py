@@ -12,15 +12,18 @@ from qefpn.implicit.problem import FlatMap
 def forward_derivative(f: FlatMap, point: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """f and J_f · direction at ``point``, in one evaluation in forward mode.
 
-    On dual tensors without ``torch.func`` where nothing else is tracked, which is faster on small maps. Inference mode
-    would drop their tangents.
+    On dual tensors without ``torch.func`` where nothing else is tracked, which is faster on small maps.
 
     Args:
         f: (B, N) to (B, N), of operations that have forward derivatives.
         point, direction: (B, N).
     """
+    compiling = torch.compiler.is_compiling()
+    if torch.is_inference_mode_enabled() and not compiling:  # it drops the tangents of dual tensors
+        with torch.inference_mode(False), torch.no_grad():
+            return forward_derivative(f, point.clone(), direction.clone())
     tracked = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
-    if tracked or torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+    if tracked or compiling:
         value, slope = torch.func.jvp(f, (point,), (direction,))  # type: ignore[misc]
         return value, slope
     # the forward of a custom function, such as a reentrant checkpoint, switches forward mode off
