@@ -114,6 +114,24 @@ def test_all_parameters_and_no_decay_of_norms() -> None:
     assert not any(id(p) in backbone for p in groups[0]["params"])  # its rate is what is logged
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_gradients_are_clipped_in_half_precision(
+    optimizer: str, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `trainer.precision=auto` comes to where the processor has bfloat16."""
+    norms: list[float] = []
+
+    def on_train_batch_end(self: SaliencyModule, *_: Any) -> None:
+        parameters = [p for group in self.trainer.optimizers[0].param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    monkeypatch.setattr(SaliencyModule, "on_train_batch_end", on_train_batch_end)
+    options = ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=0.01", "trainer.max_steps=2"]
+    train(tmp_path / "run", data_root, *options, f"optimizer={optimizer}", "evaluate=false")
+    assert norms == pytest.approx([0.01, 0.01], rel=1e-3)
+
+
 def test_linear_schedule_is_the_paper_s() -> None:
     factor = build_schedule("linear", peak=0.5)
     assert [factor(x) for x in (0.0, 0.25, 0.5, 0.75, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])

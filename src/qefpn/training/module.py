@@ -220,6 +220,10 @@ class SaliencyModule(pl.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options["betas"]), fused=fused)
         else:
             raise ValueError(f"unknown optimizer {options['name']!r}; there are: adamw, sgd")
+        if fused:
+            # Lightning refuses to clip for optimizers that take scaled gradients, as fused ones can; none of ours are
+            # scaled on a CPU, and a scaler that finds the mark false unscales them itself.
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.factor(self.progress()))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
