@@ -78,6 +78,16 @@ def test_a_finished_run_goes_on_with_a_later_end(tmp_path: Path, data_root: Path
     assert losses(half) + losses(rest) == pytest.approx(losses(whole), abs=1e-5)
 
 
+def test_a_run_that_ended_with_an_epoch_goes_on_with_the_next(tmp_path: Path, data_root: Path) -> None:
+    constant = ["evaluate=false", "schedule=constant", "warmup.steps=1"]
+    whole = train(tmp_path / "whole", data_root, *constant, "trainer.max_steps=5")
+    half = train(tmp_path / "half", data_root, *constant, "trainer.max_steps=2")
+    rest = train(tmp_path / "rest", data_root, *constant, "trainer.max_steps=5", f"resume={half}/checkpoints/last.ckpt")
+    rows = log(half) + log(rest)
+    assert [row["epoch"] for row in rows] == [row["epoch"] for row in log(whole)]
+    assert losses(half) + losses(rest) == pytest.approx(losses(whole), abs=1e-5)
+
+
 @pytest.mark.slow
 def test_a_run_that_broke_keeps_its_last_step(tmp_path: Path, data_root: Path, stops: dict[str, Any]) -> None:
     stops.update(at=2, error=ZeroDivisionError)

@@ -41,7 +41,7 @@ def resume_position(trainer: pl.Trainer, batches: int) -> tuple[int, int]:
     batch: Any = loop.epoch_loop.batch_progress
     if epoch.ready == 0:
         return 0, 0
-    if epoch.ready != epoch.started:  # saved between two epochs
+    if epoch.ready != epoch.started or epoch.completed == epoch.ready:  # saved between two epochs
         return int(epoch.processed), 0
     done = int(batch.current.completed)
     total = batch.total

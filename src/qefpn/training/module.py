@@ -15,6 +15,7 @@ from qefpn.losses import build_loss
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN, NetworkOutput
 from qefpn.models.pyramid import ImplicitPyramid
+from qefpn.training.checkpoint import begin_next_epoch
 from qefpn.training.inference import predict_maps
 from qefpn.training.memory import peak_memory_mb, reset_peak_memory
 from qefpn.training.schedule import build_schedule
@@ -82,6 +83,9 @@ class SaliencyModule(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to logits (B, 1, H, W)."""
         return self.network(images)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        begin_next_epoch(checkpoint)
 
     def on_train_start(self) -> None:
         reset_peak_memory(self.device)
@@ -223,7 +227,7 @@ class SaliencyModule(pl.LightningModule):
         if fused:
             # Lightning refuses to clip for optimizers that take scaled gradients, as fused ones can; none of ours are
             # scaled on a CPU, and a scaler that finds the mark false unscales them itself.
-            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+            optimizer._step_supports_amp_scaling = False  # type: ignore[union-attr]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.factor(self.progress()))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
