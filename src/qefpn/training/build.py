@@ -135,7 +135,7 @@ def _check_rest(config: TrainConfig) -> None:
     require(0 < gamma <= 1, f"pyramid.correction_gamma must be in (0, 1], not {gamma}")
     require(every >= 0, f"pyramid.spectral_radius_every must be at least 0, not {every}")
     require(optimizer.lr > 0, f"optimizer.lr must be positive, not {optimizer.lr}")
-    require(optimizer.name in ("sgd", "adamw"), f"optimizer must be sgd or adamw, not {optimizer.name!r}")
+    require(optimizer.name in ("sgd", "adamw", "muon"), f"optimizer must be sgd, adamw or muon, not {optimizer.name!r}")
     require(len(optimizer.betas) == 2, f"optimizer.betas are two numbers, not {optimizer.betas}")
     for key in ("backbone_lr_scale", "weight_decay"):
         require(getattr(optimizer, key) >= 0, f"optimizer.{key} must be at least 0, not {getattr(optimizer, key)}")

@@ -18,6 +18,7 @@ from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.training.checkpoint import begin_next_epoch
 from qefpn.training.inference import predict_maps
 from qefpn.training.memory import peak_memory_mb, reset_peak_memory
+from qefpn.training.muon import Muon
 from qefpn.training.schedule import build_schedule
 
 REGULARIZATION: dict[str, Any] = {
@@ -40,7 +41,7 @@ class SaliencyModule(pl.LightningModule):
     Args:
         network: arguments of :class:`qefpn.models.QEFPN`.
         loss: arguments of :func:`qefpn.losses.build_loss`.
-        optimizer: ``name`` (sgd or adamw), ``lr``, ``backbone_lr_scale``, ``weight_decay``, ...
+        optimizer: ``name`` (sgd, adamw or muon), ``lr``, ``backbone_lr_scale``, ``weight_decay``, ...
         schedule: arguments of :func:`qefpn.training.schedule.build_schedule`.
         warmup: ``steps`` optimizer steps during which ``layers`` weight-tied layers are unrolled.
         protocol: of the validation metrics, ``f3net`` or ``pysod``.
@@ -222,8 +223,11 @@ class SaliencyModule(pl.LightningModule):
             )
         elif options["name"] == "adamw":
             optimizer = torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options["betas"]), fused=fused)
+        elif options["name"] == "muon":
+            names = ("lr", "momentum", "nesterov")
+            optimizer = Muon(groups, betas=tuple(options["betas"]), **{name: options[name] for name in names})
         else:
-            raise ValueError(f"unknown optimizer {options['name']!r}; there are: adamw, sgd")
+            raise ValueError(f"unknown optimizer {options['name']!r}; there are: adamw, muon, sgd")
         if fused:
             # Lightning refuses to clip for optimizers that take scaled gradients, as fused ones can; none of ours are
             # scaled on a CPU, and a scaler that finds the mark false unscales them itself.
