@@ -135,15 +135,14 @@ def test_armijo_solves_what_the_plain_method_cannot(system, size, memory):
         lambda z: z + system(z), start, solver=Broyden(300, 0.0, 1e-8, memory=memory, line_search=True)
     )
     assert solution.stats.converged.all() and system(solution.value).norm() <= 1e-8
+    # on the trigonometric system krylov stops where it starts on some processors
+    method, options = ("df-sane", {}) if system is _trigonometric else ("krylov", {"fatol": 1e-10})
     reference = scipy.optimize.root(
-        lambda v: system(torch.from_numpy(v)[None])[0].numpy(),
-        start[0].numpy(),
-        method="krylov",
-        options={"fatol": 1e-10},
+        lambda v: system(torch.from_numpy(v)[None])[0].numpy(), start[0].numpy(), method=method, options=options
     )
     assert reference.success
-    if system is _trigonometric:  # it has several roots, and scipy stops at 1e-6 of its slow end
-        assert np.linalg.norm(reference.fun) < 1e-5
+    if system is _trigonometric:  # it has several roots
+        assert np.linalg.norm(reference.fun) < 1e-8
         return
     np.testing.assert_allclose(solution.value[0].numpy(), reference.x, atol=1e-6)
 
