@@ -8,6 +8,7 @@ import os
 import sys
 
 from qefpn.errors import UserError
+from qefpn.whole import FULL
 
 COMMANDS = {
     "train": "train a network, then score the test sets",
@@ -48,12 +49,18 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"qefpn {name}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if error.errno not in FULL:
+            raise
+        where = f" of {os.path.dirname(os.path.abspath(error.filename))}" if error.filename else ""
+        print(f"qefpn {name}: no space is left on the disk{where}: make room there", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"qefpn {name}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 if __name__ == "__main__":

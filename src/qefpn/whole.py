@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from qefpn.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = False) -> Iterator[Path]:
     """A path beside ``path`` to write to, which takes its place when the block ends.
 
-    A reader never sees half a file, a stopped run leaves none, and several processes may write the same one. The
-    directory is made. If the block fails, what was there before stays.
+    A reader never sees half a file, a stopped run leaves none, and several processes on several machines may write
+    the same one. The directory is made. If the block fails, what was there before stays.
+
+    Args:
+        path: the file.
+        flush: wait until the content is on the disk before it takes the place of the former, so that a machine that
+            goes down loses neither.
+
+    Raises:
+        UserError: the disk is full.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "made" / "figures.txt"
@@ -24,13 +39,36 @@ def whole_file(path: Path) -> Iterator[Path]:
     >>> target.read_text(), len(list(target.parent.iterdir()))
     ('1', 1)
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Short, since names have a limit; by chance, since process numbers are equal on different machines.
+    part = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
+        if flush:
+            _to_disk(part)
         os.replace(part, path)
+        if flush and os.name == "posix":
+            _to_disk(path.parent)  # its entry
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(f"{path} is not written: {disk_is_full(path)}") from error
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def disk_is_full(path: Path) -> str:
+    """What to say where there is no room for ``path``."""
+    return f"no space is left on the disk of {path.parent}; make room there, or choose another directory"
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -27,12 +27,7 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
         reporter = Reporter(progress)
         if config.data.name == "synthetic" and config.data.synthetic is not None:
             draw(config, reporter)
-        options = dataclasses.asdict(config.data)
-        options.pop("name")
-        options.pop("synthetic")
-        data = SaliencyDataModule(
-            **options, seed=config.seed, findings_file=directory / "findings.csv", progress=reporter
-        )
+        data = data_module(config, directory, reporter)
         if train:
             data.setup("fit")
         else:
@@ -45,6 +40,14 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
         held = f", {len(data.val_pairs)} held out for validation" if data.val_pairs else ""
         print(f"training on {len(data.train_pairs)} pictures{held}")
     return data
+
+
+def data_module(config: TrainConfig, directory: Path, progress: Reporter | None = None) -> SaliencyDataModule:
+    """The data module of a run; nothing is looked at yet."""
+    options = dataclasses.asdict(config.data)
+    options.pop("name")
+    options.pop("synthetic")
+    return SaliencyDataModule(**options, seed=config.seed, findings_file=directory / "findings.csv", progress=progress)
 
 
 def list_findings(report: DataReport) -> None:

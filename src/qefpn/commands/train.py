@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,15 +93,16 @@ def _check(words: Sequence[str], *, multirun: bool) -> None:
 
 
 def _hydra(dashed: Sequence[str], words: Sequence[str]) -> int:
-    """Hand over to Hydra. 143 where SIGTERM ended it, with last.ckpt written."""
-    from pytorch_lightning.utilities.exceptions import SIGTERMException
+    """Hand over to Hydra. 128 and its number where a signal ended it, with last.ckpt written."""
+    from qefpn.training.last_checkpoint import Stopped
 
     given, sys.argv = sys.argv, [sys.argv[0], *dashed, *quote_paths(words)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://qefpn.conf", config_name="train")(job)()
-    except SIGTERMException:
-        print("qefpn train: ended by SIGTERM; checkpoints/last.ckpt is where to go on from", file=sys.stderr)
-        return 143
+    except Stopped as stopped:
+        name = signal.Signals(stopped.number).name
+        print(f"qefpn train: ended by {name}; checkpoints/last.ckpt is where to go on from", file=sys.stderr)
+        return 128 + stopped.number
     finally:
         sys.argv = given
     return 0
@@ -163,11 +165,12 @@ def job(config: DictConfig) -> float | None:
 def run(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> None:
     """Data, training, evaluation, report; ``ablation`` is the run's place in one, for config.yaml."""
     from qefpn.commands.evaluate import evaluate_run
-    from qefpn.commands.prepare import prepare_data
-    from qefpn.training.run import fit
+    from qefpn.commands.prepare import data_module, prepare_data
+    from qefpn.training.run import claim, fit
     from qefpn.training.tracking import tracked
 
-    data = prepare_data(config, directory)
+    claim(config, directory)
+    data = data_module(config, directory) if _rank() > 0 else prepare_data(config, directory)
     with tracked(config, directory, ablation) as tracking:
         checkpoint = fit(config, data, directory, ablation, tracking)
         if _rank() > 0:
@@ -190,8 +193,9 @@ def run(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None
 
 
 def _rank() -> int:
-    """Of this process among those of the run: as torchrun, srun or Lightning started it."""
-    for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    """Of this process among those of the run: as torchrun, Lightning or srun started it, in Lightning's order. Slurm's
+    number is also in the environment of what a task starts itself."""
+    for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         if key in os.environ:
             return int(os.environ[key])
     return 0

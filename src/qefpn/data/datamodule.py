@@ -12,16 +12,17 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from qefpn.data.cache import PictureCache, cpu_count
+from qefpn.data.cache import PictureCache
 from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train, limit_threads, start_worker
 from qefpn.data.integrity import Progress
 from qefpn.data.layouts import Pair
 from qefpn.data.progress import training_share
-from qefpn.data.resume import ResumableLoader, resume_position
+from qefpn.data.resume import Place, ResumableLoader, check_identity, fingerprint, place_of
 from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler
 from qefpn.data.splits import default_scales, hold_out
 from qefpn.data.survey import DataReport, SetReport, load_set, make_report
 from qefpn.data.transforms import TestTransform, TrainTransform
+from qefpn.data.workers import worker_count
 from qefpn.errors import UserError
 
 __all__ = ["SaliencyDataModule"]
@@ -107,6 +108,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         super().__init__()
         # With fewer pictures than devices some have none, and must not get those of others a second time.
         self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.prepare_data_per_node = False  # the first process looks at the data for all
         if root is None:
             raise UserError("data.root is not set; give the folder of the data sets (data.root=DIR)")
         self.root = Path(root).expanduser()
@@ -135,6 +137,8 @@ class SaliencyDataModule(pl.LightningDataModule):
         self.test_pairs: dict[str, tuple[Pair, ...]] = {}
         self._train_shapes: list[tuple[int, int]] = []
         self.train_set: SaliencyDataset | None = None
+        self._place = Place(0, 0)
+        self._fingerprint: str | None = None
 
     def _validate(self) -> None:
         for key, value, least in (
@@ -189,15 +193,22 @@ class SaliencyDataModule(pl.LightningDataModule):
         return self._report
 
     def prepare_data(self) -> None:
-        """Check everything on one process; the others then find the verdicts stored."""
+        """Find and check the sets: Lightning calls this in one process, and :meth:`setup` tells the others."""
         trainer = self.trainer
-        self._find(training=trainer is None or trainer.state.fn not in ("test", "predict"))
+        if trainer is None or trainer.world_size == 1:
+            self._find(training=trainer is None or trainer.state.fn not in ("test", "predict"))
 
     def setup(self, stage: str | None = None) -> None:
         """Find and split the sets, and for fitting fill the cache. Testing asks for the test sets alone: the
         training pictures need not be there."""
-        self._find(training=stage not in ("test", "predict"))
+        training = stage not in ("test", "predict")
+        if self.trainer is None or self.trainer.world_size == 1:
+            self._find(training)
+        else:
+            self._find_for_all(self.trainer, training)
         limit_threads()
+        if stage in (None, "fit"):
+            self._place = Place(0, 0)  # until a checkpoint says otherwise
         if stage in (None, "fit") and self.train_set is None:
             decoded = None
             if self.cache == "ram":
@@ -258,6 +269,21 @@ class SaliencyDataModule(pl.LightningDataModule):
         self._split(trained, tested)
         self._report, self._found_training = report, training
 
+    def _find_for_all(self, trainer: pl.Trainer, training: bool) -> None:
+        """The first process finds and checks; the others are told what it found, its error too."""
+        error = None
+        if trainer.is_global_zero:
+            try:
+                self._find(training)
+            except UserError as found:
+                error = str(found)
+        names = ("_report", "_found_training", "train_pairs", "val_pairs", "test_pairs", "_train_shapes")
+        error, values = trainer.strategy.broadcast((error, [getattr(self, name) for name in names]), src=0)
+        if error is not None:
+            raise UserError(error)
+        for name, value in zip(names, values, strict=True):
+            setattr(self, name, value)
+
     def _split(self, trained: Sequence[SetReport], tested: Sequence[SetReport]) -> None:
         pairs = [pair for one in trained for pair in one.usable]
         shapes = [shape for one in trained for shape in one.sizes]
@@ -282,8 +308,40 @@ class SaliencyDataModule(pl.LightningDataModule):
         self.val_pairs = tuple(pairs[i] for i in sorted(held))
         self.train_pairs = tuple(_without(pairs, held))
         self._train_shapes = _without(shapes, held)
+        self._fingerprint = None
         if not self.train_pairs:
             raise UserError("no training pictures are left; add pictures, or lower data.test_fraction")
+
+    # ------------------------------------------------------------------ going on
+
+    def state_dict(self) -> dict[str, Any]:
+        """``epoch`` and ``batch``: where training goes on; ``pictures``, ``fingerprint``, ``batch_size`` and ``seed``:
+        what must be as it was for that to be the same run. Lightning keeps it in every checkpoint."""
+        place = self._place if self.trainer is None else place_of(self.trainer)
+        return place._asdict() | self._identity()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on at the place of a checkpoint.
+
+        Raises:
+            UserError: the batches that follow would be others: other pictures, batches of another size, another seed.
+        """
+        self.check_state(state_dict)
+        self._place = Place(int(state_dict["epoch"]), int(state_dict["batch"]))
+
+    def check_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Raise as :meth:`load_state_dict` does, without going anywhere."""
+        check_identity(state_dict, self._identity())
+
+    def _identity(self) -> dict[str, Any]:
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.train_pairs)
+        return {
+            "pictures": len(self.train_pairs),
+            "fingerprint": self._fingerprint,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
 
     # ------------------------------------------------------------------ loaders
 
@@ -295,13 +353,14 @@ class SaliencyDataModule(pl.LightningDataModule):
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
 
-    def _workers(self, world_size: int) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        processors = cpu_count() // max(1, min(world_size, torch.cuda.device_count() or world_size))
-        if self.cache == "ram" and processors <= 2:
-            return 0
-        return min(8, max(1, processors - 1))
+    def _workers(self, pictures: int, side: int) -> int:
+        """Loading processes for batches of so many pictures of ``side`` pixels: four float32 channels each."""
+        return worker_count(
+            self.num_workers,
+            cached=self.cache == "ram",
+            world_size=self._ranks()[1],
+            batch_bytes=16 * pictures * side * side,
+        )
 
     def train_dataloader(self) -> ResumableLoader:
         """Batches of the training pictures; goes on where a resumed run stopped."""
@@ -319,9 +378,8 @@ class SaliencyDataModule(pl.LightningDataModule):
             progressive=self.progressive,
             progress=self._share_done,
         )
-        if self.trainer is not None:
-            sampler.resume(*resume_position(self.trainer, len(sampler)))
-        workers = self._workers(world_size)
+        sampler.resume(*self._place)
+        workers = self._workers(self.batch_size // world_size, max(self.scales))
         return ResumableLoader(
             self.train_set,
             batch_sampler=sampler,
@@ -340,11 +398,12 @@ class SaliencyDataModule(pl.LightningDataModule):
 
     def _eval_loader(self, pairs: Sequence[Pair]) -> DataLoader[dict[str, Any]]:
         rank, world_size = self._ranks()
+        batch_size = self.eval_batch_size or max(1, self.batch_size // world_size)
         return DataLoader(
             SaliencyDataset(pairs, transform=TestTransform(self.image_size)),
-            batch_size=self.eval_batch_size or max(1, self.batch_size // world_size),
+            batch_size=batch_size,
             sampler=ShardSampler(len(pairs), rank=rank, world_size=world_size),
-            num_workers=self._workers(world_size),
+            num_workers=self._workers(batch_size, self.image_size),
             collate_fn=collate_test,
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),

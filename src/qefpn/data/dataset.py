@@ -108,9 +108,10 @@ def collate_train(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def collate_test(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A test batch: ``image`` as in training; ``mask`` a list of uint8 (H_i, W_i) at their own sizes;
+    """A test batch: ``image`` as in training; ``mask`` a list of uint8 arrays (H_i, W_i) at their own sizes;
     ``size`` a list of (H_i, W_i)."""
-    masks = [torch.from_numpy(np.ascontiguousarray(sample["mask"])) for sample in samples]
+    # Arrays, since each tensor from a loading process would hold a file descriptor and shared memory of its own.
+    masks = [np.ascontiguousarray(sample["mask"]) for sample in samples]
     return _common(samples) | {"mask": masks, "size": [sample["size"] for sample in samples]}
 
 

@@ -18,21 +18,30 @@ class SharedTimer(Timer):
     """
 
     _share: float | None = None
+    _alone = True
 
     @property
     def share(self) -> float:
-        """Share of the time used; with several processes, when the step in progress began."""
-        return self._now() if self._share is None else self._share
+        """Share of the time used; with several processes, as they agreed before the step in progress."""
+        return self.now() if self._share is None else self._share
 
-    def _now(self) -> float:
+    @share.setter
+    def share(self, agreed: float) -> None:
+        self._share = None if self._alone else agreed
+
+    def now(self) -> float:
+        """Share of the time used by this process's own clock."""
         return self.time_elapsed() / self._duration if self._duration else 0.0
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Ask the first process for the time."""
-        if trainer.world_size > 1:
-            self._share = trainer.strategy.broadcast(self._now())
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._alone = trainer.world_size == 1
+        self.share = self._offset / self._duration if self._duration else 0.0  # of a run that goes on
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Stop training when the time is over."""
+        trainer.should_stop = trainer.should_stop or self.share >= 1.0
 
 
 def training_share(trainer: pl.Trainer, step: float) -> float:

@@ -1,21 +1,101 @@
-"""Going on in the middle of an epoch."""
+"""Where training is: read from a trainer when a checkpoint is written, gone on from when one is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-__all__ = ["ResumableLoader", "resume_position"]
+from qefpn.data.files import file_key
+from qefpn.data.layouts import Pair
+from qefpn.errors import UserError
+
+__all__ = ["Place", "ResumableLoader", "check_identity", "fingerprint", "place_of"]
+
+
+class Place(NamedTuple):
+    """Between two optimizer steps.
+
+    Attributes:
+        epoch: number of the epoch, from 0.
+        batch: batches of it that were trained on. All of them: validation, or the end of the epoch, comes next.
+    """
+
+    epoch: int
+    batch: int
+
+
+def place_of(trainer: pl.Trainer) -> Place:
+    """The place of the last optimizer step that ``trainer`` finished.
+
+    Right whenever it is asked for: between two steps, within one (a step that broke counts as not begun, its
+    accumulated batches neither), before, in and after validation, at the end of an epoch, and where a limit ended
+    training inside an epoch, which Lightning counts as done.
+    """
+    loop = trainer.fit_loop
+    epoch: Any = loop.epoch_progress.current
+    progress: Any = loop.epoch_loop.batch_progress
+    if epoch.ready != epoch.started or epoch.ready == 0:  # nothing of the next epoch was begun
+        return Place(epoch.processed, 0)
+    number, done = epoch.ready - 1, progress.current.processed
+    whole = done > 0 and done >= trainer.num_training_batches
+    if not whole:
+        done -= done % trainer.accumulate_grad_batches
+    if epoch.processed < epoch.ready:  # within the epoch
+        return Place(number + 1, 0) if whole and _is_validated(loop) else Place(number, done)
+    return Place(number, done) if done > 0 and not whole else Place(epoch.processed, 0)
+
+
+def _is_validated(loop: Any) -> bool:
+    """Whether the epoch at hand has been validated; its total is set to 0 when an epoch begins."""
+    progress = loop.epoch_loop.val_loop.batch_progress
+    ran = progress.total.completed > 0 and progress.current.completed == progress.current.ready
+    return bool(ran and progress.is_last_batch)
+
+
+def fingerprint(pairs: Sequence[Pair]) -> str:
+    """16 hexadecimal digits out of the names, order and file sizes of pictures and masks.
+
+    The same on every machine, wherever the files lie and whenever they were copied; nothing is read.
+    """
+    digest = hashlib.sha256()
+    for pair in pairs:
+        sizes = file_key(pair.image)[0], file_key(pair.mask)[0]
+        digest.update(f"{pair.dataset}\0{pair.name}\0{sizes[0]}\0{sizes[1]}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def check_identity(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Whether a run can go on as if it had never stopped.
+
+    Args:
+        then: ``batch_size``, ``seed``, ``pictures`` and ``fingerprint`` of a checkpoint.
+        now: of this run.
+
+    Raises:
+        UserError: the batches that follow would be others.
+    """
+    fresh = "start a fresh run from its weights (init= in place of resume=)"
+    for key, name in (("batch_size", "data.batch_size"), ("seed", "seed")):
+        if then[key] != now[key]:
+            raise UserError(
+                f"the checkpoint to resume was written with {name}={then[key]}, not {now[key]}: give that, or {fresh}"
+            )
+    if then["fingerprint"] != now["fingerprint"]:
+        raise UserError(
+            f"the training pictures are not those of the checkpoint to resume ({then['pictures']} then, "
+            f"{now['pictures']} now): give the same data, or {fresh}"
+        )
 
 
 class ResumableLoader(DataLoader[dict[str, Any]]):
     """A training loader that goes on in the middle of an epoch.
 
-    There is nothing to store: the batches are a pure function of seed, epoch and batch number, and the data
-    module reads the latter two from the trainer's own progress. Lightning asks for these methods.
+    There is nothing to store: the batches are a pure function of seed, epoch and batch number, and the data module
+    keeps the latter two. Lightning asks for these methods.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -24,28 +104,3 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing to load."""
-
-
-def resume_position(trainer: pl.Trainer, batches: int) -> tuple[int, int]:
-    """(epoch, batch number) of the batch that ``trainer`` takes next.
-
-    A resumed trainer has loaded its progress before it asks for the training loader, and starts the loader's
-    workers before it tells the sampler the epoch; so this reads the same counters that it goes on from.
-
-    Args:
-        trainer: fresh (0, 0), or resumed.
-        batches: batches in an epoch.
-    """
-    loop = trainer.fit_loop
-    epoch: Any = loop.epoch_progress.current
-    batch: Any = loop.epoch_loop.batch_progress
-    if epoch.ready == 0:
-        return 0, 0
-    if epoch.ready != epoch.started or epoch.completed == epoch.ready:  # saved between two epochs
-        return int(epoch.processed), 0
-    done = int(batch.current.completed)
-    total = batch.total
-    # Saved in on_train_batch_end: the step was taken, only its end was not counted yet.
-    if total.ready == total.started == total.processed == total.completed + 1:
-        done += 1
-    return (int(epoch.ready), 0) if done >= batches else (int(epoch.ready) - 1, done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import socket
 import warnings
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from qefpn.data import SaliencyDataModule
@@ -80,6 +82,7 @@ def build_module(config: TrainConfig) -> SaliencyModule:
             image_size=config.data.image_size,
             seed=config.seed,
             regularization=regularization_options(config),
+            max_skipped_steps=config.max_skipped_steps,
         ),
     )
 
@@ -147,6 +150,7 @@ def _check_rest(config: TrainConfig) -> None:
     )
     require(config.warmup.steps >= 0, f"warmup.steps must be at least 0, not {config.warmup.steps}")
     require(config.warmup.layers >= 1, f"warmup.layers must be at least 1, not {config.warmup.layers}")
+    require(config.max_skipped_steps >= 1, f"max_skipped_steps must be at least 1, not {config.max_skipped_steps}")
     require(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
     monitors = [f"val_{name}" for name in VALIDATED]
     require(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
@@ -189,16 +193,10 @@ def _check_trainer(config: TrainConfig) -> None:
         count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
         require(share or count, f"trainer.{key} is a share in [0, 1] or a number of batches, not {limit!r}")
     require(trainer.limit_train_batches != 0, "trainer.limit_train_batches=0 leaves nothing to train on")
+    deterministic = trainer.deterministic
+    require(isinstance(deterministic, bool), f"trainer.deterministic is true or false, not {deterministic!r}")
     fast = trainer.fast_dev_run
     require(isinstance(fast, int) and fast >= 0, f"trainer.fast_dev_run is true, false or a count, not {fast!r}")
-    options = {key: getattr(trainer, key) for key in ("accelerator", "devices", "strategy", "precision")}
-    given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the run says them again
-        try:
-            named(given, lambda: pl.Trainer(**options, logger=False, enable_checkpointing=False))
-        except MisconfigurationException as error:  # an accelerator that this machine lacks
-            raise UserError(f"{given}: {str(error).splitlines()[0]}") from None
 
 
 def _check_files(config: TrainConfig) -> None:
@@ -218,34 +216,53 @@ def _check_files(config: TrainConfig) -> None:
     check_logger(config)
 
 
+def trainer_options(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of ``pl.Trainer``, and ``num_threads`` and ``max_time``, which are not."""
+    options = dataclasses.asdict(config.trainer)
+    options.pop("fp32_precision")
+    if options["deterministic"] is True:
+        options["deterministic"] = "warn"  # what cannot be is named, rather than refused
+    return options | {"num_nodes": node_count()}
+
+
+def node_count() -> int:
+    """Machines that share a run, from the variables of torchrun or Slurm."""
+    world, local = (int(os.environ.get(key, 1)) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return max(1, world // local)
+    return int(os.environ.get("SLURM_NNODES", 1)) if SLURMEnvironment.detect() else 1
+
+
 def device_count(config: TrainConfig) -> int:
-    """Processes that share a batch: trainer.devices, resolved.
+    """Processes that share a batch: what the trainer that is built says.
 
     Raises:
         UserError: for devices that are not there.
     """
     trainer = config.trainer
-    wants_gpu = trainer.accelerator in ("gpu", "cuda")
     there = torch.cuda.device_count()
-    if wants_gpu and there == 0:
+    if trainer.accelerator in ("gpu", "cuda") and there == 0:
         raise UserError("trainer.accelerator=gpu, but no GPU is there: use trainer=cpu")
-    devices = trainer.devices
-    on_gpu = wants_gpu or (trainer.accelerator == "auto" and there > 0)
-    if isinstance(devices, list):
-        count = len(devices)
-        absent = [index for index in devices if on_gpu and index not in range(there)]
-        require(not absent, f"trainer.devices={devices}: there are GPUs 0 to {there - 1} alone")
-    elif str(devices) in ("auto", "-1"):
-        count = there if on_gpu and trainer.strategy != "auto" else 1
-    else:
+    if isinstance(trainer.devices, list) and (trainer.accelerator in ("gpu", "cuda") or there > 0):
+        absent = [index for index in trainer.devices if index not in range(there)]
+        require(not absent, f"trainer.devices={trainer.devices}: there are GPUs 0 to {there - 1} alone")
+    return _probe(config).world_size
+
+
+def _probe(config: TrainConfig) -> pl.Trainer:
+    """A trainer that is asked, and does nothing."""
+    options = {key: getattr(config.trainer, key) for key in ("accelerator", "devices", "strategy", "precision")}
+    given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run says them again
         try:
-            count = int(devices)
-        except ValueError:
-            raise UserError(f"trainer.devices must be a number, a list or auto, not {devices!r}") from None
-    require(count >= 1, f"trainer.devices must be at least 1, not {devices}")
-    if on_gpu and count > there:
-        raise UserError(f"trainer.devices={devices}, but only {there} GPU(s) are there")
-    return count
+            probe: pl.Trainer = named(
+                given,
+                lambda: pl.Trainer(**options, num_nodes=node_count(), logger=False, enable_checkpointing=False),
+            )
+        except MisconfigurationException as error:  # an accelerator that this machine lacks
+            raise UserError(f"{given}: {str(error).splitlines()[0]}") from None
+    return probe
 
 
 def check_port(devices: int, environment: Mapping[str, str]) -> None:

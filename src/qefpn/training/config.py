@@ -117,6 +117,7 @@ class TrainerConfig:
     check_val_every_n_epoch: int = 1
     log_every_n_steps: int = 1
     num_threads: int | None = None
+    deterministic: Any = False
     enable_progress_bar: bool = True
 
 
@@ -155,6 +156,7 @@ class TrainConfig:
     resume: str | None = None
     evaluate: bool = True
     report: bool = True
+    max_skipped_steps: int = 10
     protocol: str = "f3net"
     monitor: str = "val_weighted_f"
 

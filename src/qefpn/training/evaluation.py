@@ -93,12 +93,12 @@ def score_set(
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
-    """Write an 8-bit PNG; channels in OpenCV's order."""
+    """Write an 8-bit PNG, whole or not at all; channels in OpenCV's order."""
     done, data = cv2.imencode(".png", image)
     if not done:
         raise UserError(f"{path} could not be encoded")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
+    with whole_file(path) as part:
+        part.write_bytes(data.tobytes())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,16 +10,19 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from qefpn.data.progress import training_share
+from qefpn.data.resume import place_of
 from qefpn.implicit import SolveStats, fixed_point_correction
 from qefpn.losses import build_loss
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN, NetworkOutput
 from qefpn.models.pyramid import ImplicitPyramid
-from qefpn.training.checkpoint import begin_next_epoch
+from qefpn.training.checkpoint import OWN, is_validated, settle_loops
 from qefpn.training.inference import predict_maps
 from qefpn.training.memory import peak_memory_mb, reset_peak_memory
 from qefpn.training.muon import Muon
 from qefpn.training.schedule import build_schedule
+from qefpn.training.skipping import SkippedSteps
+from qefpn.version import __version__
 
 REGULARIZATION: dict[str, Any] = {
     "jacobian_weight": 0.0,  # of ‖J_f‖²/N at the state
@@ -49,6 +52,7 @@ class SaliencyModule(pl.LightningModule):
         seed: of the masks of the quasi residual.
         regularization: weights and settings of the pyramid's loss terms, keys of :data:`REGULARIZATION`; None, and
             keys that are not given, for all off.
+        max_skipped_steps: a step whose loss or gradient is not finite is skipped; so many in a row end training.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class SaliencyModule(pl.LightningModule):
         image_size: int = 352,
         seed: int = 0,
         regularization: dict[str, Any] | None = None,
+        max_skipped_steps: int = 10,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # loggers get the whole configuration, under its own names
@@ -76,6 +81,7 @@ class SaliencyModule(pl.LightningModule):
         self._output: NetworkOutput | None = None
         self._rate_groups: dict[str, int] = {"lr": 0}  # logged name → optimizer group that shows it
         self.validated_at = -1  # optimizer step of the last validation
+        self._skipping = SkippedSteps(max_skipped_steps)
 
     def unrolled_layers(self) -> int | None:
         """Weight-tied layers of the warm-up, or None when the solver has taken over."""
@@ -85,8 +91,21 @@ class SaliencyModule(pl.LightningModule):
         """Images (B, 3, H, W) to logits (B, 1, H, W)."""
         return self.network(images)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        place = place_of(self.trainer)
+        settle_loops(checkpoint, place, self.trainer.num_training_batches)
+        validated = self.validated_at == self.global_step
+        checkpoint[OWN] = checkpoint.get(OWN, {}) | {
+            "version": __version__,
+            "place": list(place),
+            "validated": validated,
+            "skipped_steps": self._skipping.total,
+        }
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        begin_next_epoch(checkpoint)
+        self._skipping.total = checkpoint.get(OWN, {}).get("skipped_steps", 0)
+        if is_validated(checkpoint):
+            self.validated_at = int(checkpoint["global_step"])
 
     def on_train_start(self) -> None:
         reset_peak_memory(self.device)
@@ -95,7 +114,22 @@ class SaliencyModule(pl.LightningModule):
         # Each batch has a seed of its own (dropout, stochastic depth), so that a resumed run draws what an
         # unbroken one would: the state of the global generator depends on the loaders made since.
         place = (self._seed * 4_093 + self.current_epoch) * 1_000_003 + batch_idx
+        # Lightning's own count of steps, by which loggers go, is off by one after some resumes.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
         torch.manual_seed((place * 1_021 + self.global_rank) % 2**63)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._skipping.begin(self)
+        self._skipping.pictures += batch.get("name", [])
+
+    def undo_step(self) -> None:
+        """Put the buffers back to where they were before the step at hand: its forward pass moved the statistics of
+        batch norms."""
+        self._skipping.undo(self)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # which looks for overflow itself
+        if not self._skipping.finite(self, check_gradients=not scaled):
+            self._skipping.skip(self, optimizer)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         # A key a picture and step: a mask does not depend on the batch, the rank or the number of workers.
@@ -110,6 +144,9 @@ class SaliencyModule(pl.LightningModule):
         size = len(batch["index"])
         loss = loss + self._regularized(output, batch["mask"], size, terms)
         logged = self._over_ranks({"loss": loss} | {f"loss_{name}": value for name, value in terms.items()})
+        self._skipping.losses.append(logged["loss"].detach())
+        if self._skipping.total:
+            self.log("skipped_steps", float(self._skipping.total))
         self.log("loss", logged.pop("loss"), prog_bar=True, batch_size=size)
         self.log_dict(logged, batch_size=size)
         groups = self.trainer.optimizers[0].param_groups
@@ -151,7 +188,6 @@ class SaliencyModule(pl.LightningModule):
         return total
 
     def _log_place(self, step: int) -> None:
-        # Lightning's own count of steps is one too high after a resume inside an epoch.
         self.log("step", float(step))
         self.log("epoch", float(self.current_epoch))
 
@@ -185,7 +221,7 @@ class SaliencyModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """``maps``, uint8 (H, W) each, for callbacks that show some."""
         maps = predict_maps(self.network, batch["image"], batch["size"])
-        self.val_metrics.update(maps, batch["mask"])
+        self.val_metrics.update(maps, [torch.as_tensor(mask, device=self.device) for mask in batch["mask"]])
         return {"maps": maps}
 
     def on_validation_epoch_end(self) -> None:

@@ -27,15 +27,18 @@ from qefpn.errors import UserError
 from qefpn.models import load_model
 from qefpn.models.loading import PREFIX
 from qefpn.models.weights import read_checkpoint
-from qefpn.training.build import build_module, check_port, device_count
-from qefpn.training.callbacks import LastCheckpoint, progress_callback
+from qefpn.training.best_checkpoint import BestCheckpoint
+from qefpn.training.build import build_module, check_port, trainer_options
+from qefpn.training.callbacks import progress_callback
+from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, is_validated
 from qefpn.training.config import TrainConfig, typed
 from qefpn.training.evaluation import write_json
+from qefpn.training.last_checkpoint import LastCheckpoint, Stopped
 from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
 from qefpn.training.tracking import Tracking, tracked
 from qefpn.training.validation_pictures import ValidationPictures
-from qefpn.whole import write_whole
+from qefpn.whole import whole_file, write_whole
 
 
 def fit(
@@ -49,7 +52,7 @@ def fit(
 
     Args:
         config: checked (:func:`qefpn.training.build.check`).
-        data: set up; its pictures are checked.
+        data: its pictures are checked, in the first process.
         directory: receives ``config.yaml``, ``data.json``, ``log.csv`` and ``checkpoints/``.
         ablation: the run's place in an ablation, for ``config.yaml``.
         tracking: open, of this run, where more is logged after training; None: opened and closed here.
@@ -57,41 +60,49 @@ def fit(
     Returns:
         The checkpoint to evaluate: ``best.ckpt``, or ``last.ckpt`` where there is no validation; None after a
         ``fast_dev_run``, which writes none.
+
+    Raises:
+        UserError: the checkpoint to resume is of another run; a loading process died; the disk is full; ...
+        Stopped: a signal came, and last.ckpt is written. KeyboardInterrupt for Ctrl-C.
     """
     if tracking is None:
         with tracked(config, directory, ablation) as own:
             return fit(config, data, directory, ablation, own)
     directory.mkdir(parents=True, exist_ok=True)
     write_config(config, directory / "config.yaml", ablation)
-    if not config.trainer.fast_dev_run:
-        write_data(data, directory / "data.json")
-    check_port(device_count(config), os.environ)
     module = build_module(config)
     if config.init is not None:
         start_from(module, Path(config.init))
-    validates = bool(data.val_pairs)
-    if 0 < len(data.val_pairs) < device_count(config):
-        raise UserError(
-            f"{len(data.val_pairs)} pictures are held out for validation, fewer than trainer.devices: "
-            "raise data.val_fraction, or set it to 0"
-        )
     checkpoints = directory / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    trainer = build_trainer(config, directory, validates, tracking)
-    resume = None if config.resume is None else check_checkpoint(Path(config.resume).expanduser(), module)
+    resumed = None if config.resume is None else Path(config.resume).expanduser()
+    state = None if resumed is None else check_checkpoint(resumed, module)
+    trainer = build_trainer(config, directory, tracking, state, ablation)
+    check_port(trainer.world_size, os.environ)
+    first_process(config, data, directory, trainer, state)
     with quiet():
         with fp32_precision(config.trainer.fp32_precision):
             try:
                 # weights_only: nothing but tensors and plain values is ever unpickled
-                trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-            except SIGTERMException:  # last.ckpt is written
+                trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+            except Stopped as stopped:
+                if stopped.number == signal.SIGINT:
+                    raise KeyboardInterrupt from None
+                raise
+            except SIGTERMException:
                 raise
             except SystemExit:  # Lightning's answer to Ctrl-C
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 raise KeyboardInterrupt from None
+            except RuntimeError as error:
+                raise_loader_error(error)
+                raise
         if config.trainer.fast_dev_run:
             return None
-        if validates and module.validated_at != trainer.global_step:
+        last = checkpoints / "last.ckpt"
+        if resumed is not None and trainer.is_global_zero and not last.exists():  # nothing was left to train
+            copy_whole(resumed, last)
+        if data.val_pairs and module.validated_at != trainer.global_step:
             _validate_last(trainer, module, data, config.monitor, checkpoints)
     tracking.step = trainer.global_step
     if trainer.world_size > 1:  # what follows is done by one process, on all test pictures
@@ -99,7 +110,63 @@ def fit(
         torch.distributed.destroy_process_group()
         data.trainer = None
     best = checkpoints / "best.ckpt"
-    return best if best.exists() else checkpoints / "last.ckpt"
+    return best if best.exists() else last
+
+
+@rank_zero_only
+def claim(config: TrainConfig, directory: Path) -> None:
+    """Keep a run directory to one run.
+
+    Raises:
+        UserError: a run lies there, and the checkpoint to resume, if any, is not its own.
+    """
+    there = [path for name in ("last", "best") if (path := directory / "checkpoints" / f"{name}.ckpt").exists()]
+    resumed = None if config.resume is None else Path(config.resume).expanduser().resolve()
+    if there and (resumed is None or resumed.parent != there[0].parent.resolve()):
+        raise UserError(
+            f"{directory} holds a run already: resume={there[0]} goes on with it; "
+            "or choose another directory (hydra.run.dir=DIR)"
+        )
+
+
+@rank_zero_only
+def first_process(
+    config: TrainConfig, data: SaliencyDataModule, directory: Path, trainer: pl.Trainer, state: Mapping[str, Any] | None
+) -> None:
+    """What one process does for all before they train.
+
+    Raises:
+        UserError: too few pictures for the devices; the checkpoint to resume is of other data.
+    """
+    for stale in (directory / "checkpoints").glob(".*.part"):  # of a process that was killed while it wrote
+        stale.unlink()
+    if 0 < len(data.val_pairs) < trainer.world_size:
+        raise UserError(
+            f"{len(data.val_pairs)} pictures are held out for validation, fewer than trainer.devices: "
+            "raise data.val_fraction, or set it to 0"
+        )
+    if state is not None:
+        data.check_state(state[type(data).__qualname__])
+        if config.trainer.max_time is not None:
+            print("trainer.max_time bounds this run: it goes on, but what it does depends on the clock")
+    if not config.trainer.fast_dev_run:
+        write_data(data, directory / "data.json")
+
+
+def raise_loader_error(error: RuntimeError) -> None:
+    """Tell of a loading process that died in one line; return for any other error."""
+    text = str(error)
+    if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text):
+        raise UserError(
+            "a loading process died (out of memory, of shared memory, or killed): data.num_workers=0 loads in the "
+            "training process, a smaller data.batch_size needs less"
+        ) from error
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """A copy that appears whole or not at all."""
+    with whole_file(target, flush=True) as part:
+        shutil.copyfile(source, part)
 
 
 def _validate_last(
@@ -114,15 +181,27 @@ def _validate_last(
     score = scores[monitor]
     if former is None or (score < float(former) if callback.mode == "min" else score > float(former)):
         if trainer.is_global_zero:
-            shutil.copyfile(checkpoints / "last.ckpt", checkpoints / "best.part")
-            os.replace(checkpoints / "best.part", checkpoints / "best.ckpt")
+            copy_whole(checkpoints / "last.ckpt", checkpoints / "best.ckpt")
         trainer.strategy.barrier()
 
 
-def build_trainer(config: TrainConfig, directory: Path, validates: bool, tracking: Tracking) -> pl.Trainer:
-    """The Lightning trainer of a run, with its loggers and callbacks. log.csv is always among the loggers."""
-    options = dataclasses.asdict(config.trainer)
-    options.pop("fp32_precision")
+def build_trainer(
+    config: TrainConfig,
+    directory: Path,
+    tracking: Tracking,
+    state: Mapping[str, Any] | None = None,
+    ablation: Mapping[str, Any] | None = None,
+) -> pl.Trainer:
+    """The Lightning trainer of a run, with its loggers and callbacks. log.csv is always among the loggers.
+
+    Args:
+        config: checked.
+        directory: of the run.
+        tracking: open.
+        state: the checkpoint that the run goes on from; None for a fresh one.
+        ablation: the run's place in one, for the checkpoints.
+    """
+    options = trainer_options(config)
     threads = options.pop("num_threads")
     if threads:
         torch.set_num_threads(threads)
@@ -131,42 +210,28 @@ def build_trainer(config: TrainConfig, directory: Path, validates: bool, trackin
     options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
     if limit is not None:
         callbacks.append(SharedTimer(duration=limit, verbose=False))
+    callbacks.append(ConfigInCheckpoint(config_content(config, ablation)))
     callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
-    if validates:
-        if tracking.trackers and config.logger.pictures:
-            edge_filter = config.edge_filter.get("name", "sobel")
-            callbacks.append(ValidationPictures(config.logger.pictures, edge_filter, tracking.pictures))
-        callbacks.append(
-            ModelCheckpoint(
-                directory / "checkpoints",
-                filename="best",
-                monitor=config.monitor,
-                mode="min" if config.monitor.endswith("mae") else "max",
-                save_top_k=1,
-                enable_version_counter=False,
-            )
-        )
-    else:
-        options["limit_val_batches"] = 0
+    if tracking.trackers and config.logger.pictures:
+        edge_filter = config.edge_filter.get("name", "sobel")
+        callbacks.append(ValidationPictures(config.logger.pictures, edge_filter, tracking.pictures))
+    callbacks.append(BestCheckpoint(directory / "checkpoints", config.monitor))
+    first, validated = (0, False) if state is None else (int(state["global_step"]), is_validated(state))
+    run_log = RunLog(directory / "log.csv", first, validated)
+    run_log.cut()
     return pl.Trainer(
         default_root_dir=directory,
-        logger=[RunLog(directory / "log.csv"), *tracking.loggers],
+        logger=[run_log, *tracking.loggers],
         callbacks=callbacks,
+        plugins=[WholeCheckpointIO()],
         use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once
-        enable_checkpointing=validates,
         enable_model_summary=False,
-        num_nodes=node_count(),
         num_sanity_val_steps=0,
         **options,
     )
 
 
-def node_count() -> int:
-    """Machines that share a run, from the variables of torchrun."""
-    world, local = (int(os.environ.get(key, 1)) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    return max(1, world // local) if "LOCAL_WORLD_SIZE" in os.environ else 1
-
-
+@rank_zero_only
 def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | None = None) -> None:
     """The resolved configuration as YAML, whole or not at all.
 
@@ -176,10 +241,13 @@ def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | 
         ablation: ``name``, ``table``, ``row`` and ``place`` of a run that is a row of an ablation; kept under
             the key ``ablation``.
     """
+    write_whole(path, yaml.safe_dump(config_content(config, ablation), sort_keys=False, allow_unicode=True))
+
+
+def config_content(config: TrainConfig, ablation: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What config.yaml and the checkpoints of a run hold: plain values."""
     content = dataclasses.asdict(config)
-    if ablation is not None:
-        content["ablation"] = dict(ablation)
-    write_whole(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))  # the ranks of a run all do
+    return content if ablation is None else content | {"ablation": dict(ablation)}
 
 
 @rank_zero_only
@@ -245,15 +313,25 @@ def start_from(module: SaliencyModule, path: Path) -> None:
         ) from None
 
 
-def check_checkpoint(path: Path, module: SaliencyModule) -> Path:
-    """The path, if a checkpoint of ours is there, of a network of the same shape."""
-    state = read_checkpoint(path).get("state_dict", {})
+def check_checkpoint(path: Path, module: SaliencyModule) -> dict[str, Any]:
+    """The content of a checkpoint that a run can go on from.
+
+    Raises:
+        UserError: it is none of ours, of a network of another shape, or of a version that kept no place.
+    """
+    content: dict[str, Any] = read_checkpoint(path)
+    state = content.get("state_dict", {})
     shapes = {key: value.shape for key, value in state.items() if key.startswith(PREFIX)}
     if shapes != {key: value.shape for key, value in module.state_dict().items() if key.startswith(PREFIX)}:
         raise UserError(
             f"resume={path} holds a network of another shape: give its run's options (config.yaml beside it)"
         )
-    return path
+    if "place" not in content.get(OWN, {}) or SaliencyDataModule.__qualname__ not in content:
+        raise UserError(
+            f"resume={path} was written by an earlier version and does not say exactly where to go on: "
+            f"init={path} starts a fresh run from its weights"
+        )
+    return content
 
 
 @contextlib.contextmanager
@@ -271,6 +349,7 @@ def quiet() -> Iterator[None]:
             ".*`isinstance\\(treespec.*",
         ):
             warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("once", message=".*does not have a deterministic implementation.*")
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import time
 from pathlib import Path
@@ -11,17 +12,24 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from qefpn.errors import UserError
+from qefpn.whole import FULL, disk_is_full, whole_file
+
 
 class RunLog(Logger):
     """Writes ``log.csv`` with the columns ``step``, ``epoch``, ``seconds`` and one a logged quantity.
 
     Args:
-        path: the file. Where it exists (a resumed run writes its own directory), rows are appended.
+        path: the file. What it holds from ``step`` on, a process left that was killed after its last checkpoint: it
+            is taken out, since those steps are done again.
+        step: the first step that is logged.
+        validated: whether the weights before ``step`` were validated; where not, that is done again, too.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, step: int = 0, validated: bool = False) -> None:
         super().__init__()
         self.path = Path(path)
+        self._first, self._validated = step, validated
         self._columns: list[str] = ["step", "epoch", "seconds"]
         self._start = time.monotonic()
         self._pending: list[dict[str, Any]] = []
@@ -52,6 +60,28 @@ class RunLog(Logger):
             self.save()
 
     @rank_zero_only
+    def cut(self) -> None:
+        """Leave what was logged before the first step of this process."""
+        if not self.path.exists():
+            return
+        text = self.path.read_text(encoding="utf-8")
+        text = text[: text.rfind("\n") + 1]  # a kill may leave half a row
+        reader = csv.DictReader(io.StringIO(text))
+        columns = list(reader.fieldnames or [])
+        self._write_all(columns, [row for row in reader if self._stays(row)])
+
+    def _stays(self, row: dict[str, str]) -> bool:
+        step = int(row["step"])
+        of_validation = any(value and key.startswith("val_") for key, value in row.items())
+        return step < self._first - (of_validation and not self._validated)
+
+    def _write_all(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        with whole_file(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    @rank_zero_only
     def save(self) -> None:
         """Write what is pending."""
         if not self._pending:
@@ -62,19 +92,21 @@ class RunLog(Logger):
             self._columns += list(dict.fromkeys(new))
             old = []
             if exists:
-                with self.path.open(newline="") as file:
+                with self.path.open(newline="", encoding="utf-8") as file:
                     reader = csv.DictReader(file)
                     old = list(reader)
                     # a resumed run finds columns that this process has not logged yet
                     self._columns += [c for c in reader.fieldnames or [] if c not in self._columns]
-            part = self.path.with_suffix(".csv.part")
-            with part.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self._columns)
-                writer.writeheader()
-                writer.writerows(old)
-            os.replace(part, self.path)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerows(self._pending)
+            self._write_all(self._columns, old)
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerows(self._pending)
+        except OSError as error:
+            os.truncate(self.path, size)  # no half row stays
+            if error.errno in FULL:
+                raise UserError(f"{self.path} cannot be written: {disk_is_full(self.path)}") from error
+            raise
         self._pending.clear()
         self._written = time.monotonic()
 
