@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tests.commands.runs import TINY, words
@@ -378,3 +379,38 @@ def test_null_and_hydra_s_own_words_keep_their_meaning() -> None:
         "hydra.run.dir=a/${now:%Y}",
         "solver=broyden",
     ]
+
+
+@pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath", "--config-dir, sweep"])
+def test_configuration_files_of_one_s_own(way: str, tmp_path: Path, data_root: Path) -> None:
+    own = tmp_path / "it's [mine]"
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment" / "mine.yaml").write_text("# @package _global_\noptimizer:\n  lr: 0.00123\n")
+    (own / "solver").mkdir()
+    (own / "solver" / "short.yaml").write_text("name: anderson\nmax_steps: 3\nrtol: 0.1\n")
+    found = [f"hydra.searchpath=['file://{str(own)}']".replace("it's", "it\\'s")] if way == "hydra.searchpath" else []
+    flags = [] if found else ["--config-dir", str(own)]
+    short = [
+        "trainer.max_steps=1",
+        "evaluate=false",
+        "report=false",
+        "experiment=mine",
+        "solver=short",
+        "solver.rtol=0.1",
+    ]
+    given = [word for word in words(tmp_path / "run", data_root, *short) if not word.startswith("solver.max_steps")]
+    if "sweep" in way:
+        given = [word for word in given if not word.startswith("hydra.run.dir")]
+        flags += ["-m", f"hydra.sweep.dir={tmp_path}/sweep", "seed=1"]
+    assert main([*given, *flags, *found]) == 0
+    run = tmp_path / ("sweep/0" if "sweep" in way else "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["optimizer"]["lr"] == 0.00123
+    assert config["solver"]["name"] == "anderson"
+    assert config["solver"]["max_steps"] == 3
+
+
+def test_a_configuration_directory_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config-dir", "/nowhere/conf", "data.root=x"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "/nowhere/conf" in line

@@ -82,7 +82,7 @@ if "RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ and "qefpn.commands
 
     SaliencyModule.training_step = training_step
     if "SAVE_EVERY" in os.environ:
-        from qefpn.training.callbacks import LastCheckpoint
+        from qefpn.training.last_checkpoint import LastCheckpoint
 
         LastCheckpoint.__init__.__defaults__ = (float(os.environ["SAVE_EVERY"]),)
 """

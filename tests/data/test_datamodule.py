@@ -118,7 +118,7 @@ def test_test_batches_keep_the_masks_own_size(root: Path) -> None:
     (batch,) = list(loader)
     assert batch["image"].shape == (5, 3, 64, 64) and batch["image"].dtype == torch.float32
     assert batch["size"] == [(48, 30)] * 5 and [tuple(mask.shape) for mask in batch["mask"]] == batch["size"]
-    assert batch["mask"][0].dtype == torch.uint8
+    assert batch["mask"][0].dtype == np.uint8
     assert np.array_equal(batch["mask"][2], read_mask(module.test_pairs["ECSSD"][2].mask))
     assert batch["name"] == [f"p{n:03d}" for n in range(5)] and batch["dataset"] == ["ECSSD"] * 5
 

@@ -11,11 +11,8 @@ from pytorch_lightning.callbacks import Timer
 from qefpn.data.progress import SharedTimer, training_share
 
 
-def trainer(*callbacks: Any, steps: float = float("inf"), world_size: int = 1, first: float = 0.0) -> Any:
-    strategy = SimpleNamespace(broadcast=lambda own: first)
-    return SimpleNamespace(
-        callbacks=callbacks, estimated_stepping_batches=steps, world_size=world_size, strategy=strategy
-    )
+def trainer(*callbacks: Any, steps: float = float("inf"), world_size: int = 1) -> Any:
+    return SimpleNamespace(callbacks=callbacks, estimated_stepping_batches=steps, world_size=world_size)
 
 
 def timer(elapsed: float, monkeypatch: pytest.MonkeyPatch) -> SharedTimer:
@@ -40,11 +37,20 @@ def test_what_ends_training_sooner_counts(monkeypatch: pytest.MonkeyPatch) -> No
     assert training_share(trainer(theirs), 5) == 0.4
 
 
-def test_processes_go_by_the_clock_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_go_by_the_clock_that_they_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = timer(30.0, monkeypatch)
-    two = trainer(clock, world_size=2, first=0.25)
-    clock.on_train_batch_start(two, None, None, 0)  # type: ignore[arg-type]
+    two = trainer(clock, world_size=2)
+    clock.on_train_start(two, None)  # type: ignore[arg-type]
+    assert training_share(two, 5) == 1e-3  # none has asked yet
+    clock.share = 0.25
     assert training_share(two, 5) == 0.25
+    two.should_stop = False
+    clock.on_train_batch_end(two)
+    assert not two.should_stop
+    clock.share = 1.0
+    clock.on_train_batch_end(two)
+    assert two.should_stop
     alone = timer(30.0, monkeypatch)
-    alone.on_train_batch_start(trainer(alone), None, None, 0)  # type: ignore[arg-type]
+    alone.on_train_start(trainer(alone), None)  # type: ignore[arg-type]
+    alone.share = 0.25
     assert training_share(trainer(alone), 5) == 0.3

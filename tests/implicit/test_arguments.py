@@ -135,3 +135,38 @@ def test_unroll_takes_the_unrolled_adjoint_unless_told_otherwise():
     assert torch.autograd.grad(fixed_point(tanh, z0, solver=Unroll(2)).value.sum(), z0)[0].abs().sum() > 0
     told = fixed_point(lambda z: 0.5 * torch.tanh(z), z0, solver=Unroll(2), adjoint=ImplicitAdjoint())
     assert not told.value.requires_grad
+
+
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("solver", [Broyden(3), Anderson(3), FixedPointIteration(3), Unroll(3)], ids=type)
+@pytest.mark.parametrize("what", ["state", "argument"])
+def test_a_function_that_writes_into_its_argument_is_told(context, solver, what):
+    if what == "argument" and context is torch.inference_mode:
+        pytest.skip("tensors made in inference mode do not tell that they were written to")
+
+    def on_argument(z, x):
+        x.mul_(0.5)
+        return 0.5 * z + x
+
+    with context():
+        z0, x = torch.zeros(2, 3), torch.ones(2, 3)
+        f, args = (on_argument, (x,)) if what == "argument" else (lambda z: z.mul_(0.5).add_(1.0), ())
+        with pytest.raises((ValueError, RuntimeError), match="writes into its argument|in-place"):
+            fixed_point(f, z0, args, solver=solver)
+
+
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("solver", [Broyden(9), Anderson(9), FixedPointIteration(9)], ids=type)
+def test_a_function_may_write_into_a_level_of_a_pyramid(context, solver):
+    """Levels are copies."""
+
+    def written(z):
+        return z[0] * 0.5 + 1.0, z[1].mul_(0.25).add_(3.0)
+
+    with context():
+        z0 = (torch.zeros(2, 3), torch.ones(2, 4))
+        found = fixed_point(written, z0, solver=solver).value
+        clean = fixed_point(lambda z: (z[0] * 0.5 + 1.0, z[1] * 0.25 + 3.0), z0, solver=solver).value
+    for one, other in zip(found, clean, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    torch.testing.assert_close(found[1], torch.full((2, 4), 4.0), rtol=1e-2, atol=0)

@@ -6,7 +6,6 @@ import itertools
 import math
 import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,6 @@ from tests.commands.runs import log, train, words
 
 from qefpn import QEFPN
 from qefpn.cli import main
-from qefpn.training.callbacks import LastCheckpoint
 from qefpn.training.module import SaliencyModule, parameter_groups
 from qefpn.training.run_log import RunLog
 from qefpn.training.schedule import build_schedule
@@ -193,87 +191,6 @@ def default_sigint() -> Iterator[None]:
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
-
-
-class Stub:
-    """As much of a trainer as LastCheckpoint asks for."""
-
-    fast_dev_run, world_size, is_global_zero, should_stop, max_steps = False, 1, True, False, -1
-    received_sigterm = False
-
-    def __init__(self, step: int, fails: bool = False) -> None:
-        self.global_step, self.fails = step, fails
-        progress = SimpleNamespace(batch_progress=SimpleNamespace(is_last_batch=False))
-        self.fit_loop = SimpleNamespace(epoch_loop=progress)
-
-    def save_checkpoint(self, path: Path) -> None:
-        path.write_text(f"step {self.global_step}"[: 3 if self.fails else None])
-        if self.fails:
-            raise OSError("no space left")
-
-
-def test_last_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
-    callback: Any = LastCheckpoint(tmp_path, seconds=0.0)
-    callback.on_train_batch_end(Stub(1), None, None, None, 0)
-    assert (tmp_path / "last.ckpt").read_text() == "step 1"
-    with pytest.raises(OSError, match="no space"):
-        callback.on_train_batch_end(Stub(2, fails=True), None, None, None, 1)
-    assert (tmp_path / "last.ckpt").read_text() == "step 1"
-    callback.on_train_end(Stub(3), None)
-    assert (tmp_path / "last.ckpt").read_text() == "step 3"
-
-
-def test_last_checkpoint_waits_its_time(tmp_path: Path) -> None:
-    callback: Any = LastCheckpoint(tmp_path, seconds=3600)
-    callback.on_train_start(Stub(0), None)
-    callback.on_train_batch_end(Stub(1), None, None, None, 0)
-    callback.on_train_epoch_end(Stub(1), None)
-    assert not (tmp_path / "last.ckpt").exists()
-
-
-def press_ctrl_c() -> None:
-    signal.raise_signal(signal.SIGINT)
-    time.sleep(0.01)  # the handler runs before this line ends
-
-
-def test_ctrl_c_lets_a_step_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    callback: Any = LastCheckpoint(tmp_path, seconds=3600)
-    callback.on_train_start(Stub(0), None)
-    callback.on_train_batch_start(Stub(0), None, None, 0)
-    press_ctrl_c()
-    assert "again" in capfd.readouterr().err
-    callback.on_train_batch_end(Stub(1), None, None, None, 0)
-    with pytest.raises(KeyboardInterrupt) as interrupt:
-        callback.on_train_batch_start(Stub(1), None, None, 1)
-    callback.on_exception(Stub(1), None, interrupt.value)
-    assert (tmp_path / "last.ckpt").read_text() == "step 1"
-    callback.on_exception(Stub(1), None, ValueError())
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(tmp_path: Path) -> None:
-    callback: Any = LastCheckpoint(tmp_path, seconds=3600)
-    callback.on_train_start(Stub(0), None)
-    callback.on_train_batch_start(Stub(1), None, None, 1)
-    press_ctrl_c()
-    with pytest.raises(KeyboardInterrupt) as interrupt:
-        press_ctrl_c()
-    callback.on_exception(Stub(2), None, interrupt.value)
-    assert not (tmp_path / "last.ckpt").exists()
-
-
-def test_ctrl_c_between_steps_and_after_the_last(tmp_path: Path) -> None:
-    callback: Any = LastCheckpoint(tmp_path, seconds=3600)
-    callback.on_train_start(Stub(0), None)
-    callback.on_train_batch_start(Stub(0), None, None, 0)
-    callback.on_validation_start(Stub(1), None)
-    with pytest.raises(KeyboardInterrupt):
-        press_ctrl_c()
-    callback.on_train_batch_start(Stub(1), None, None, 1)
-    press_ctrl_c()
-    with pytest.raises(KeyboardInterrupt):
-        callback.on_train_end(Stub(2), None)
-    assert (tmp_path / "last.ckpt").read_text() == "step 2"
 
 
 def test_the_log_takes_new_columns_and_goes_on(tmp_path: Path) -> None:

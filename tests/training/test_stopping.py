@@ -6,7 +6,10 @@ import csv
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from tests.training.breaking import assert_same_run, run_once
 from qefpn import load_model
 from qefpn.cli import main
 from qefpn.commands.train import _rank
+from qefpn.training.checkpoint import WholeCheckpointIO
+from qefpn.training.last_checkpoint import LastCheckpoint
 from qefpn.training.module import SaliencyModule
 
 RUN = ["evaluate=false", "warmup.steps=2", "data.batch_size=4", "data.val_fraction=0.2"]
@@ -69,6 +74,42 @@ def test_a_run_that_goes_on_elsewhere_takes_the_best_along(
     more = ["trainer.max_steps=8", f"resume={first}/checkpoints/last.ckpt"]
     second = train(tmp_path / "second", data_root, *RUN, *more)
     assert checkpoint(second, "best")["global_step"] == (2 if kept else 6)
+
+
+# ---------------------------------------------------------------------- when
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(3600.0, [4]), (0.0, [1, 2, 3, 4])])
+def test_last_checkpoint_waits_its_time(
+    seconds: float, steps: list[int], tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    save = WholeCheckpointIO.save_checkpoint
+
+    def save_checkpoint(self: Any, content: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        written.append(content["global_step"])
+        save(self, content, path, storage_options)
+
+    monkeypatch.setattr(WholeCheckpointIO, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(LastCheckpoint.__init__, "__defaults__", (seconds,))
+    train(tmp_path / "run", data_root, *RUN, "trainer.max_steps=4", "data.val_fraction=0")
+    assert sorted(set(written)) == steps
+
+
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(
+    tmp_path: Path, data_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where the process is meanwhile does not matter: here in a step that would never end."""
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(100)
+
+    given = words(tmp_path / "run", data_root, *RUN, "trainer.max_steps=99")
+    assert run_once(given, moment=6, strike=twice, save_every=3600.0) == 130
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert "Ctrl-C again: at once" in capfd.readouterr().err
 
 
 # ---------------------------------------------------------------------- the same run

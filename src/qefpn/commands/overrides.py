@@ -157,8 +157,10 @@ def task_words(settings: DictConfig) -> list[str]:
         settings: the job's ``HydraConfig``.
     """
     words = OmegaConf.to_container(settings.overrides.task, resolve=False)
-    assert isinstance(words, list)
-    return [str(word) for word in words]
+    own = OmegaConf.to_container(settings.overrides.hydra, resolve=False)
+    assert isinstance(words, list) and isinstance(own, list)
+    searched = [str(word) for word in own if str(word).startswith("hydra.searchpath=")]  # where options may lie
+    return [*searched, *(str(word) for word in words)]
 
 
 def _compose_words(name: str, quoted: list[str]) -> DictConfig:

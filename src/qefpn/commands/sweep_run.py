@@ -75,10 +75,10 @@ def _run(record: JobRecord, directory: Path, sweep: Path, launcher: str, run: Ru
     record.write(directory)
     config = typed(composed)
     check(config)  # main saw every choice, but not every combination
-    last = directory / "checkpoints" / "last.ckpt"
-    if last.is_file():
-        config.resume = str(last)
-        print(f"job {record.number} goes on from {last}", flush=True)
+    there = [path for name in ("last", "best") if (path := directory / "checkpoints" / f"{name}.ckpt").is_file()]
+    if there:
+        config.resume = str(there[0])
+        print(f"job {record.number} goes on from {there[0]}", flush=True)
     label_logger(config, sweep, record)
     devices = device_count(config)
     if devices == 1:

@@ -42,7 +42,8 @@ qefpn train --cfg job ...                            the configuration, without 
 """
 
 MULTIRUN = ("-m", "--multirun")
-WITH_VALUE = ("--cfg", "-c", "--info", "-i", "--package", "-p")
+CONFIG_DIR = ("--config-dir", "-cd")
+WITH_VALUE = ("--cfg", "-c", "--info", "-i", "--package", "-p", *CONFIG_DIR)
 LOOK = ("--cfg", "-c", "--info", "-i", "--hydra-help")
 HYDRA_FLAGS = (*MULTIRUN, *WITH_VALUE, "--hydra-help", "--resolve")
 
@@ -57,13 +58,14 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         argv = [_unquoted(word) for word in argv]
     dashed, words = split_flags(argv)
+    dashed, words = search_config_dir(dashed, words)
     flags = [word.split("=")[0] for word in dashed if word.startswith("-")]
     if "-h" in flags or "--help" in flags:
         print(train_help(SUMMARY))
         return 0
     for flag in flags:
         if flag not in HYDRA_FLAGS:
-            raise UserError(f"unknown option {flag}: there are -m (multirun), --cfg job, --help")
+            raise UserError(f"unknown option {flag}: there are -m (multirun), --config-dir DIR, --cfg job, --help")
     from qefpn.commands.runtime import quiet_libraries  # here, since --help must answer at once
 
     quiet_libraries()
@@ -134,6 +136,37 @@ def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         belongs = number > 0 and argv[number - 1] in WITH_VALUE and "=" not in word
         (flags if word.startswith("-") or belongs else words).append(word)
     return flags, words
+
+
+def search_config_dir(flags: Sequence[str], words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``--config-dir DIR`` as what it means to Hydra, ``hydra.searchpath``, which every composition then sees.
+
+    Raises:
+        UserError: there is no such directory.
+    """
+    kept: list[str] = []
+    places: list[str] = []
+    rest = iter(flags)
+    for flag in rest:
+        name, equals, value = flag.partition("=")
+        if name not in CONFIG_DIR:
+            kept.append(flag)
+            continue
+        folder = Path(value if equals else next(rest, "")).expanduser()
+        if not folder.is_dir() or str(folder) == ".":
+            raise UserError(f"{name} {folder}: there is no such directory of configuration files")
+        places.append(f"file://{folder.resolve()}")
+    if not places:
+        return kept, list(words)
+    given = [word for word in words if word.startswith("hydra.searchpath=")]
+    for word in given:
+        places += [place for place in word.partition("=")[2].strip("[]").split(",") if place]
+    return kept, [*(word for word in words if word not in given), f"hydra.searchpath=[{','.join(map(quoted, places))}]"]
+
+
+def quoted(place: str) -> str:
+    """As Hydra's grammar takes any path."""
+    return place if place[:1] in ("'", '"') else "'" + place.replace("'", "\\'") + "'"
 
 
 def _unquoted(word: str) -> str:

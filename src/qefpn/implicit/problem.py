@@ -34,7 +34,15 @@ class Problem:
 
     def __call__(self, z: Tensor, args: tuple[Any, ...] | None = None) -> Tensor:
         state = self.layout.unflatten(z.to(self.f_dtype))
-        output = self.f(state, *(self.args if args is None else args))
+        given = self.args if args is None else args
+        watched = (z, *(arg for arg in given if isinstance(arg, Tensor) and not arg.is_inference()))
+        before = _contents(watched)
+        output = self.f(state, *given)
+        if not _unwritten(watched, before):
+            raise ValueError(
+                "f writes into its argument, which the solver goes on using: let it make a new tensor "
+                "(z + x in place of z.add_(x)), or begin with z = z.clone()"
+            )
         self.layout.check_output(output, z)
         return self.layout.flatten(output).to(self.dtype)
 
@@ -45,6 +53,22 @@ class Problem:
     def subselect(self, rows: Tensor, batch: int) -> tuple[Any, ...]:
         """The arguments of the samples ``rows``."""
         return tuple(_select(arg, rows, batch) for arg in self.args)
+
+
+def _contents(tensors: tuple[Tensor, ...]) -> list[int | Tensor] | None:
+    """What tells later whether tensors were written to: their versions, or a copy in inference mode, which counts none.
+    None while compiling, where f is made free of such writes."""
+    if torch.compiler.is_compiling():
+        return None
+    return [tensor.clone() if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def _unwritten(tensors: tuple[Tensor, ...], before: list[int | Tensor] | None) -> bool:
+    pairs = zip(tensors, before or (), strict=before is not None)
+    return all(
+        former == tensor._version if isinstance(former, int) else torch.equal(former.nan_to_num(), tensor.nan_to_num())
+        for tensor, former in pairs
+    )
 
 
 def flat_problem(f: Callable[..., Any], z: State, args: tuple[Any, ...]) -> tuple[Problem, Tensor]:

@@ -135,7 +135,8 @@ class LastCheckpoint(Callback):
         """Keep the last whole step. With several processes the others may be anywhere: what was saved last stays."""
         if trainer.world_size > 1 or trainer.global_step == 0 or isinstance(exception, Stopped):
             return
-        if trainer.state.fn != TrainerFn.FITTING:
+        twice = isinstance(exception, KeyboardInterrupt) and self._signal == signal.SIGINT
+        if trainer.state.fn != TrainerFn.FITTING or twice:
             return
         if self._versions != -1:  # within a step
             if _versions(pl_module) != self._versions:

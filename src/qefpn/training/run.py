@@ -147,8 +147,8 @@ def first_process(
         )
     if state is not None:
         data.check_state(state[type(data).__qualname__])
-        if config.trainer.max_time is not None:
-            print("trainer.max_time bounds this run: it goes on, but what it does depends on the clock")
+    if config.trainer.max_time is not None:
+        print("trainer.max_time bounds this run: what it does depends on the clock, and cannot be repeated exactly")
     if not config.trainer.fast_dev_run:
         write_data(data, directory / "data.json")
 
