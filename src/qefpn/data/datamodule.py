@@ -318,6 +318,8 @@ class SaliencyDataModule(pl.LightningDataModule):
         """``epoch`` and ``batch``: where training goes on; ``pictures``, ``fingerprint``, ``batch_size`` and ``seed``:
         what must be as it was for that to be the same run. Lightning keeps it in every checkpoint."""
         place = self._place if self.trainer is None else place_of(self.trainer)
+        if self.trainer is not None and place.batch >= self.trainer.num_training_batches:
+            place = Place(place.epoch + 1, 0)  # by itself Lightning goes on with the next epoch
         return place._asdict() | self._identity()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

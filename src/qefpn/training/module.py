@@ -94,6 +94,9 @@ class SaliencyModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         place = place_of(self.trainer)
         settle_loops(checkpoint, place, self.trainer.num_training_batches)
+        data = checkpoint.get(type(getattr(self.trainer, "datamodule", None)).__qualname__)
+        if isinstance(data, dict) and "batch" in data:
+            data.update(place._asdict())
         validated = self.validated_at == self.global_step
         checkpoint[OWN] = checkpoint.get(OWN, {}) | {
             "version": __version__,
