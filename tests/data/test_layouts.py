@@ -182,8 +182,9 @@ def test_the_folder_that_pairs_best_is_the_mask_folder(make_set, tmp_path: Path)
 
 
 def test_unknown_folder_names_by_layout(make_set, tmp_path: Path) -> None:
-    root = make_set(tmp_path / "s", "bilder", "wahrheit")
-    with pytest.raises(UserError, match="no masks that were recognised"):
+    root = make_set(tmp_path / "s", "bilder", "wahrheit", mask_suffix=".jpg")
+    make_set(root, "bilder", "wahrheit2", mask_suffix=".jpg")
+    with pytest.raises(UserError, match="bilder/wahrheit or bilder/wahrheit2; say which with data.layout="):
         find_pairs(root)
     assert len(find_pairs(root, layout="bilder/wahrheit")) == 3
     with pytest.raises(UserError, match="no pictures in"):
