@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
 from qefpn.commands.runtime import progress_bar
 from qefpn.data import DataReport, SaliencyDataModule, synthesize
-from qefpn.training.config import TrainConfig, require
+from qefpn.errors import UserError
+from qefpn.training.config import TrainConfig, require, settle_root
 
 
 def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) -> SaliencyDataModule:
@@ -42,9 +45,35 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
         print(line)
     list_findings(report)
     if train:
-        held = f", {len(data.val_pairs)} held out for validation" if data.val_pairs else ""
+        held = f", {len(data.val_pairs)} for validation" if data.val_pairs else ""
         print(f"training on {len(data.train_pairs)} pictures{held}")
     return data
+
+
+def places(data: DictConfig) -> dict[str, Any]:
+    """Where the data sets are and how they are read, for :func:`qefpn.data.describe`: the keys of sets.yaml.
+
+    Raises:
+        UserError: neither a root nor two folders are given.
+    """
+    settle_root(data)
+    if OmegaConf.is_missing(data, "root") or data.root is None:
+        raise UserError("data.root is not set: give data.root=DIR, or data.images=DIR and data.masks=DIR")
+    return {
+        "root": str(data.root),
+        "names": name_list(data.test),
+        "lists": {str(name): str(file) for name, file in data.lists.items()},
+        "layout": data.layout,
+        "images": data.images,
+        "masks": data.masks,
+    }
+
+
+def name_list(value: Any) -> list[str] | None:
+    """A list of names, of which one may stand without brackets; None where none are given."""
+    if value is None:
+        return None
+    return [value] if isinstance(value, str) else [str(one) for one in value]
 
 
 def list_findings(report: DataReport) -> None:

@@ -112,7 +112,7 @@ def _proposals(left: Sequence[str], right: Sequence[str]) -> list[Rule]:
     return ranked[:40]
 
 
-def _credible(rule: Rule, pairs: int, left: int, right: int, others: int) -> bool:
+def _credible(rule: Rule, pairs: int, left: int, right: int, others: int, single: bool) -> bool:
     """Whether that many pairs bear a rule out, where ``others`` have paired without one."""
     pictures, masks = rule[0] + rule[1], rule[2] + rule[3]
     if not pairs or pairs < _NEARLY_ALL * min(left, right):
@@ -121,12 +121,14 @@ def _credible(rule: Rule, pairs: int, left: int, right: int, others: int) -> boo
         return not re.search(r"\d", pictures + masks)
     nearly_all = pairs >= max(_FEW, others) and pairs >= _NEARLY_ALL * max(left, right)
     if not pictures or not masks:  # the whole name of one side is in the other's
-        return nearly_all or (pairs >= max(2, others) and not re.search(r"\d", pictures + masks))
+        return nearly_all or (pairs >= (1 if single else max(2, others)) and not re.search(r"\d", pictures + masks))
     same = re.findall(r"\d+", pictures) == re.findall(r"\d+", masks)  # 2007_1 and 2008_1 are different pictures
     return nearly_all and same
 
 
-def match_affixes(left: Collection[str], right: Collection[str], others: int = 0) -> dict[str, str]:
+def match_affixes(
+    left: Collection[str], right: Collection[str], others: int = 0, single: bool = False
+) -> dict[str, str]:
     """Pairs of names that differ by one beginning and one ending a side, the same for all.
 
     A name is cut between words, numbers and separators only. The rule has to pair nearly all names of the smaller
@@ -137,6 +139,7 @@ def match_affixes(left: Collection[str], right: Collection[str], others: int = 0
         left, right: names of pictures and of masks, without suffix, with folders by ``/``.
         others: how many pairs there are already, without a rule: a rule that no known word supports has to pair as
             many.
+        single: a whole name in the other is enough for one pair.
 
     Returns:
         picture → mask; empty where there is no such rule.
@@ -147,7 +150,7 @@ def match_affixes(left: Collection[str], right: Collection[str], others: int = 0
     found = []
     for rule in _proposals(pictures, masks):
         pairs = _apply(rule, pictures, masks)
-        if _credible(rule, len(pairs), len(pictures), len(masks), others):
+        if _credible(rule, len(pairs), len(pictures), len(masks), others, single):
             found.append(pairs)
     if not found:
         return {}

@@ -22,7 +22,7 @@ from qefpn.data.reading import picture_size, read_mask
 from qefpn.data.registry import official
 from qefpn.errors import UserError
 
-__all__ = ["MIN_SIDE", "Finding", "check_pairs", "summarize", "write_findings"]
+__all__ = ["MIN_SIDE", "Finding", "check_pairs", "pairing_findings", "summarize", "write_findings"]
 
 MIN_SIDE = 8
 """Pictures with a shorter side (in pixels) are reported: nothing can be seen in them."""
@@ -155,7 +155,7 @@ def check_pairs(
 
     Args:
         pairs: the set.
-        role: ``"train"`` or ``"test"``.
+        role: ``"train"``, ``"val"`` or ``"test"``.
         blank_masks: ``"keep"`` lets empty and full masks into training (pictures without an object, on
             purpose).
         progress: called as ``progress(what, done, total)``.
@@ -165,20 +165,15 @@ def check_pairs(
     """
     info = official(pairs.name)
     defects = info.defects if info is not None else {}
-    findings = [
-        *(Finding(pairs.name, "picture without a mask", path) for path in pairs.images_without_mask),
-        *(Finding(pairs.name, "mask without a picture", path) for path in pairs.masks_without_image),
-        *(Finding(pairs.name, "listed but not there", name) for name in pairs.missing),
-        *(Finding(pairs.name, "second file of one name", path, "left out", "warning") for path in pairs.duplicates),
-    ]
+    findings = pairing_findings(pairs)
     good, sizes = [], []
     for pair, (image, mask) in zip(pairs, _look(pairs, progress), strict=True):
         found = _judge(pairs.name, pair.image, pair.mask, image, mask)
         if pair.name in defects:
             found = [replace(one, level="warning", detail=f"{one.detail}; {defects[pair.name]}") for one in found]
-            usable = not found or (role == "test" and "error" not in image and "error" not in mask)
+            usable = not found or (role != "train" and "error" not in image and "error" not in mask)
         else:
-            if role == "test" or blank_masks == "keep":
+            if role != "train" or blank_masks == "keep":
                 found = [replace(one, level="warning") if one.kind in _BLANK else one for one in found]
             usable = all(one.level == "warning" for one in found)
         findings.extend(found)
@@ -186,6 +181,16 @@ def check_pairs(
             good.append(pair)
             sizes.append((int(image["size"][0]), int(image["size"][1])))
     return pairs.select(good), sizes, findings
+
+
+def pairing_findings(pairs: Pairs) -> list[Finding]:
+    """What names alone show: files that did not pair, and listed names that are not there."""
+    return [
+        *(Finding(pairs.name, "picture without a mask", path) for path in pairs.images_without_mask),
+        *(Finding(pairs.name, "mask without a picture", path) for path in pairs.masks_without_image),
+        *(Finding(pairs.name, "listed but not there", name) for name in pairs.missing),
+        *(Finding(pairs.name, "second file of one name", path, "left out", "warning") for path in pairs.duplicates),
+    ]
 
 
 _BLANK = ("empty mask", "mask that is all foreground")

@@ -10,7 +10,7 @@ from typing import overload
 
 from qefpn.data.files import PictureFile, Tree, open_tree
 from qefpn.data.lists import apply_list, read_list
-from qefpn.data.pairing import by_name, match_names
+from qefpn.data.pairing import SPLITS, by_name, match_names
 from qefpn.data.search import named_folders, search, search_masks
 from qefpn.errors import UserError
 
@@ -48,6 +48,7 @@ class Pairs(Sequence[Pair]):
         missing: names in the list file that are not in the set.
         unlisted: number of pairs that the list file leaves out.
         name: name of the set.
+        split: the split that a list beside the pictures or folders within theirs cut the set down to.
     """
 
     root: Path
@@ -59,6 +60,7 @@ class Pairs(Sequence[Pair]):
     missing: tuple[str, ...] = ()
     unlisted: int = 0
     name: str = ""
+    split: str | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -106,7 +108,7 @@ def find_pairs(
         list_file: text file of the names to use, one a line (see :mod:`qefpn.data.lists`), relative to ``root`` or
             absolute.
         split: ``"train"``, ``"val"`` or ``"test"``: use ``<split>.txt`` or ``<split>.lst`` beside the picture
-            folder, if there is one and it names pictures of the set.
+            folder, if there is one and it names pictures of the set, or the folders of that name within both.
         layout: ``"PICTURES/MASKS"``, two folders below ``root``.
         images, masks: the two folders (or zips) outright, absolute or relative to ``root`` or to the working folder.
         masks_alone: where there are no pictures, take the masks alone.
@@ -129,7 +131,34 @@ def find_pairs(
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{pair.mask}: its path leads outside the data set; the archive was not made for this")
     listed = read_list(tree, parent, list_file, split)
-    return pairs if listed is None else apply_list(pairs, *listed, required=list_file is not None)
+    if listed is None:
+        return _of_split(pairs, split)
+    cut = apply_list(pairs, *listed, required=list_file is not None)
+    return replace(cut, split=split) if list_file is None and cut is not pairs else cut
+
+
+def _of_split(pairs: Pairs, split: str | None) -> Pairs:
+    """The part of a set whose folders are called train, val and test within its pictures; all where none are."""
+    kinds = [SPLITS.get(PurePosixPath(pair.name).parts[0].lower()) for pair in pairs if "/" in pair.name]
+    if split is None or len(kinds) < len(pairs) or None in kinds or split not in kinds or len({*kinds}) < 2:
+        return pairs
+
+    def kept(files: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(
+            file for file in files if split in [SPLITS.get(part.lower()) for part in PurePosixPath(file).parts]
+        )
+
+    chosen = tuple(pair for pair, kind in zip(pairs, kinds, strict=True) if kind == split)
+    return replace(
+        pairs,
+        layout=f"{pairs.layout}, folders of {split}",
+        items=chosen,
+        images_without_mask=kept(pairs.images_without_mask),
+        masks_without_image=kept(pairs.masks_without_image),
+        duplicates=kept(pairs.duplicates),
+        unlisted=len(pairs) - len(chosen),
+        split=split,
+    )
 
 
 def _searched(root: str | Path, name: str | None, layout: str | None, masks_alone: bool) -> tuple[Pairs, Tree, str]:

@@ -11,19 +11,51 @@ import codecs
 import csv
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from qefpn.data.affixes import MASK_WORDS, PICTURE_WORDS, words_of
 from qefpn.data.files import SUFFIXES, Tree, read_bytes
+from qefpn.data.registry import close_names, normalize_name, official
 from qefpn.errors import UserError
 
 if TYPE_CHECKING:
     from qefpn.data.layouts import Pair, Pairs
 
-__all__ = ["apply_list", "read_list"]
+__all__ = ["apply_list", "lists_by_set", "read_list"]
+
+
+def lists_by_set(
+    lists: Mapping[str, str], names: Iterable[str | None], root: str | Path | None
+) -> dict[str | None, str]:
+    """The list file of each data set that has one; sets are called in any spelling, the root by its name or ``"."``.
+
+    Raises:
+        UserError: a list for what is none of the sets, or two for one.
+    """
+    known: dict[str, str | None] = {}
+    for name in names:
+        info = official(name) if name else None
+        at = Path(str(root or ".")).expanduser()
+        spellings = (name, info.name if info else None) if name not in (None, ".") else (".", "", at.resolve().stem)
+        known |= {normalize_name(spelling) or spelling: name for spelling in spellings if spelling is not None}
+    found: dict[str | None, str] = {}
+    for given, file in lists.items():
+        info = official(given)
+        key = next(
+            (k for k in (normalize_name(given) or given, normalize_name(info.name) if info else "") if k in known), None
+        )
+        if key is None:
+            there = [name for name in names if name not in (None, ".")] or ["."]
+            close = close_names(given, there)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"data.lists names {given}, and the data sets are {', '.join(map(str, there))}{hint}")
+        if known[key] in found:
+            raise UserError(f"data.lists has two lists for {known[key] or root}")
+        found[known[key]] = file
+    return found
 
 
 def read_list(tree: Tree, parent: str, list_file: str | Path | None, split: str | None) -> tuple[str, list[str]] | None:

@@ -49,7 +49,9 @@ _MASK_NAMES = (
     "labels",
     "saliency",
 )
-_MASK_SUFFIX = re.compile(r"[ _.-](mask|masks|gt|gts|ground_?truth|segmentation|seg|label|labels|saliency)$", re.I)
+_MASK_SUFFIX = re.compile(
+    r"[ _.-](masks?|gts?|ground_?truth|segmentations?|segs?|labels?|saliency|sal|mattes?|alphas?|annotations?)$", re.I
+)
 _LOSSY = (".jpg", ".jpeg")
 
 Look = Callable[[list[str]], str]
@@ -123,15 +125,20 @@ def by_name(files: Iterable[str], base: str, lossy_first: bool) -> tuple[dict[st
     return kept, extra
 
 
-def match_names(images: dict[str, str], masks: dict[str, str]) -> Match:
+def match_names(images: dict[str, str], masks: dict[str, str], *, single: bool = False) -> Match:
     """Pair by equal names first, then by names that differ in case, Unicode form or a ``_mask`` ending,
     then by the bare file name where one side is nested deeper than the other, and what is left by a beginning and an
     ending that all names of a side carry (:func:`match_affixes`). Where such a rule pairs every name of a side and
-    equal names do not, it is the rule that counts."""
+    equal names do not, it is the rule that counts.
+
+    Args:
+        images, masks: files by name.
+        single: one name that holds another is pair enough where there is no second (maps of a method).
+    """
     result = _match_equal(images, masks)
     if not result.images or not result.masks:
         return result
-    ruled = match_affixes(images, masks)
+    ruled = match_affixes(images, masks, single=single)
     if len(ruled) == min(len(images), len(masks)) > len(result.pairs):
         result = Match()
         left, right = images, masks
@@ -139,7 +146,7 @@ def match_names(images: dict[str, str], masks: dict[str, str]) -> Match:
         alone = {*result.images}, {*result.masks}
         left = {key: file for key, file in images.items() if file in alone[0]}
         right = {key: file for key, file in masks.items() if file in alone[1]}
-        ruled = match_affixes(left, right, others=len(result.pairs))
+        ruled = match_affixes(left, right, others=len(result.pairs), single=single)
     result.pairs += [(key, left[key], right[mask]) for key, mask in ruled.items()]
     paired = {file for _, image, mask in result.pairs for file in (image, mask)}
     result.images = sorted(file for file in images.values() if file not in paired)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qefpn.data.files import PictureFile
+from qefpn.data.files import PictureFile, ZipMember
 from qefpn.data.layouts import Pair
 from qefpn.data.maps import MapFolder, match_maps, read_map
 from qefpn.data.reading import read_mask
@@ -27,7 +27,7 @@ _CHUNK = 16
 _FEW = 200
 """Below so many maps, starting processes (each imports torch) takes longer than the scoring."""
 
-Job = tuple[bytes, str, PictureFile]
+Job = tuple[bytes, PictureFile, PictureFile]
 """Key, map, mask."""
 Progress = Callable[[str, int, int], None]
 
@@ -38,7 +38,7 @@ class _Task:
 
     folder: MapFolder
     pairs: Sequence[Pair]
-    maps: dict[str, Path]
+    maps: dict[str, Path | ZipMember]
     missing: list[str]
     extra: list[str]
     twice: list[str]
@@ -46,7 +46,7 @@ class _Task:
     unreadable: dict[str, str]
 
 
-def score_map(file: str, mask: PictureFile, protocol: str) -> Outcome:
+def score_map(file: PictureFile, mask: PictureFile, protocol: str) -> Outcome:
     """Score one map against its mask; what is wrong with either is the outcome's failure, not an exception."""
     try:
         truth = read_mask(mask)
@@ -119,7 +119,7 @@ def score_folders(
 
 
 def _task(folder: MapFolder, pairs: Sequence[Pair]) -> _Task:
-    found = match_maps(folder.folder, pairs)
+    found = match_maps(folder, pairs)
     return _Task(folder, pairs, found.maps, found.missing, found.extra, found.twice, {}, {})
 
 
@@ -127,9 +127,9 @@ def _find_keys(tasks: Sequence[_Task], protocol: str, cache: ScoreCache, tell: P
     total, done = sum(len(task.maps) for task in tasks), 0
     what = "reading maps"
 
-    def key_of(pair: tuple[Path, PictureFile]) -> bytes | str:
+    def key_of(pair: tuple[PictureFile, PictureFile]) -> bytes | str:
         try:
-            return score_key(cache.hash_of(str(pair[0])), cache.hash_of(pair[1]), protocol)
+            return score_key(cache.hash_of(pair[0]), cache.hash_of(pair[1]), protocol)
         except OSError as error:
             return f"cannot read {error.filename or pair[0]}: {error.strerror or error}"
 
@@ -153,7 +153,7 @@ def _open_jobs(tasks: Sequence[_Task], cache: ScoreCache) -> list[Job]:
         masks = {pair.name: pair.mask for pair in task.pairs}
         for name, key in task.keys.items():
             if key not in jobs and not cache.has(key):
-                jobs[key] = (key, str(task.maps[name]), masks[name])
+                jobs[key] = (key, task.maps[name], masks[name])
     return list(jobs.values())
 
 
