@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter, name_list, places
+from qefpn.commands.prepare import Reporter, name_list, places, tell_notes
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data.files import cache_dir
 from qefpn.data.layouts import Pair
@@ -99,6 +99,7 @@ def find_pictures(options: DictConfig) -> dict[str, Sequence[Pair]]:
     empty = [one.name for one in report.sets if not len(one.usable)]
     if len(empty) == len(report.sets):
         raise UserError(f"data.root={options.data.root}: no picture there has a mask ({report.sets[0].line()})")
+    tell_notes(report)
     for name in empty:
         print(f"{name}: no picture has a mask; the set is left out")
     for one in report.sets:

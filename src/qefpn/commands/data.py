@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter, list_findings, name_list, places
+from qefpn.commands.prepare import Reporter, list_findings, name_list, places, tell_notes
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data import DATASETS, DataReport, describe, synthesize
 from qefpn.data.download import download
@@ -71,8 +71,10 @@ def survey(options: DictConfig, *, check: bool) -> DataReport:
 
 def list_found(options: DictConfig) -> int:
     """What is below data.root, a line a set."""
-    for line in survey(options, check=False).lines():
+    report = survey(options, check=False)
+    for line in report.lines():
         print(line)
+    tell_notes(report)
     return 0
 
 
@@ -82,6 +84,7 @@ def verify(options: DictConfig) -> int:
     for line in report.lines():
         print(line)
     list_findings(report)
+    tell_notes(report)
     if not report.findings:
         print("nothing is wrong")
     return 1 if report.errors else 0

@@ -85,6 +85,14 @@ def list_findings(report: DataReport) -> None:
         print((f"  and {more} more; " if more > 0 else "  ") + f"all findings: {report.findings_file}")
 
 
+def tell_notes(report: DataReport) -> None:
+    """Print what lies at the root and is no data set, a line each, up to ten."""
+    for note in report.notes[:10]:
+        print(f"left aside: {note}")
+    if len(report.notes) > 10:
+        print(f"and {len(report.notes) - 10} more are left aside")
+
+
 def draw(config: TrainConfig, progress: Reporter | None = None) -> None:
     """Write the synthetic sets below data.root, unless they are there."""
     synthetic, sets = config.data.synthetic, (config.data.train or [], config.data.test or [])

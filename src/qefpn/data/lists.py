@@ -36,11 +36,15 @@ def lists_by_set(
         UserError: a list for what is none of the sets, or two for one.
     """
     known: dict[str, str | None] = {}
+    names = list(dict.fromkeys(names))
     for name in names:
         info = official(name) if name else None
         at = Path(str(root or ".")).expanduser()
-        spellings = (name, info.name if info else None) if name not in (None, ".") else (".", "", at.resolve().stem)
+        own = (name, str(name).removesuffix(".zip"), info.name if info else None)
+        spellings = own if name not in (None, ".") else (".", "", at.resolve().stem)
         known |= {normalize_name(spelling) or spelling: name for spelling in spellings if spelling is not None}
+    if len(names) == 1:
+        known["."] = names[0]
     found: dict[str | None, str] = {}
     for given, file in lists.items():
         info = official(given)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qefpn.data.archive_names import archive_stem, unpack_first
+from qefpn.data.files import open_tree
 from qefpn.data.integrity import Finding, Progress, check_pairs, pairing_findings, summarize, write_findings
 from qefpn.data.layouts import Pairs, find_pairs
 from qefpn.data.lists import lists_by_set
@@ -93,11 +94,13 @@ class DataReport:
         root: ``data.root``.
         sets: one report a set.
         findings_file: CSV of all findings; None where there is none.
+        notes: a line for each folder of pictures and each archive at the root that is no set and left aside.
     """
 
     root: Path
     sets: tuple[SetReport, ...]
     findings_file: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -278,9 +281,10 @@ def load_set(
     )
 
 
-def _all_sets(root: str | Path, layout: str | None, masks_alone: bool) -> list[str | None]:
+def _all_sets(root: str | Path, layout: str | None, masks_alone: bool) -> tuple[list[str | None], list[str]]:
     """Names of the published sets below ``root``, then of other folders and zips that hold one; ``[None]``
-    where ``root`` itself is the set, or nothing is there."""
+    where ``root`` itself is the set, or nothing is there. And a line for each folder of pictures and each archive
+    that is left aside."""
     found: dict[Path, str | None] = {}
     for known in DATASETS:
         with contextlib.suppress(UserError):
@@ -289,16 +293,30 @@ def _all_sets(root: str | Path, layout: str | None, masks_alone: bool) -> list[s
     if not found:
         with contextlib.suppress(UserError):
             find_pairs(base, layout=layout, masks_alone=masks_alone)
-            return [None]
+            return [None], []
+    notes = []
     if base not in found:
         for child in _children(base):
             covered = any(child == path or child in path.parents for path in found)
             if not covered and (child.is_dir() or _is_zip(child)):
-                with contextlib.suppress(UserError):
+                try:
                     name = child.stem if _is_zip(child) else child.name
                     find_pairs(child, name=name, layout=layout, masks_alone=masks_alone)
                     found[child] = child.name
-    return list(found.values()) or [None]
+                except UserError as error:
+                    if holds_pictures(child):
+                        notes.append(str(error))
+            elif not covered and archive_stem(child) is not None and child.is_file():
+                notes.append(unpack_first(child))
+    return (list(found.values()), notes) if found else ([None], [])
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether there are any pictures in a folder or zip."""
+    try:
+        return bool(open_tree(path).pictures)
+    except UserError:
+        return True  # a zip that cannot be read is told, too
 
 
 def describe(
@@ -332,12 +350,13 @@ def describe(
         UserError: a set that was asked for is not there, or there is nothing at all.
     """
     wanted: list[str | None]
+    notes: list[str] = []
     if names is not None:
         wanted = list(names)
     elif images is not None or masks is not None or root is None:
         wanted = [None]
     else:
-        wanted = _all_sets(root, layout, masks_alone)
+        wanted, notes = _all_sets(root, layout, masks_alone)
     files = lists_by_set(lists or {}, wanted, root)
     reports = []
     for name in wanted:
@@ -358,7 +377,7 @@ def describe(
                 progress=progress,
             )
         )
-    return make_report(root or reports[0].path, reports, findings_file)
+    return replace(make_report(root or reports[0].path, reports, findings_file), notes=tuple(notes))
 
 
 def make_report(root: str | Path, sets: Sequence[SetReport], findings_file: str | Path | None = None) -> DataReport:
