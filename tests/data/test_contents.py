@@ -56,6 +56,18 @@ def test_edges_beside_masks_are_no_masks(make_set, tmp_path: Path) -> None:
     assert pairs.layout == "Image/GT_Object (GT_Edge, GT_Instance left aside)"
 
 
+def test_other_folders_of_pictures_are_named(make_set, tmp_path: Path) -> None:
+    """nnU-Net's imagesTr and labelsTr lie beside imagesTs; a set in a folder may have others beside it."""
+    root = make_set(tmp_path / "a", "imagesTr", "labelsTr")
+    shutil.copytree(root / "imagesTr", root / "imagesTs")
+    for path in sorted((root / "imagesTs").iterdir()):
+        path.rename(path.with_name(f"t{path.name}"))
+    assert find_pairs(root).layout == "imagesTr/labelsTr (imagesTs left aside)"
+    make_set(tmp_path / "b" / "mine")
+    shutil.copytree(root / "imagesTs", tmp_path / "b" / "more")
+    assert find_pairs(tmp_path / "b").layout == "mine/images/masks (more left aside)"
+
+
 @pytest.mark.parametrize(("one", "other"), [("alphas", "mattes"), ("x", "y"), ("GT", "masks")])
 def test_two_folders_of_masks_are_refused(make_set, tmp_path: Path, one: str, other: str) -> None:
     root = make_set(tmp_path, "images", one)

@@ -152,13 +152,14 @@ def test_archives_are_named_with_their_command(tmp_path: Path, name: str, comman
 
 
 def test_what_is_no_set_is_said(make_set, tmp_path: Path) -> None:
-    make_set(tmp_path / "mine")
+    for name in ("mine", "yours"):
+        make_set(tmp_path / name)
     make_set(tmp_path / "two masks", "images", "x", mask_suffix=".jpg")
     make_set(tmp_path / "two masks", "images", "y", mask_suffix=".jpg")
     (tmp_path / "HKU-IS.rar").write_bytes(b"Rar!")
     (tmp_path / "notes").mkdir()
     report = describe(tmp_path, check=False)
-    assert [one.name for one in report.sets] == ["mine"]
+    assert [one.name for one in report.sets] == ["mine", "yours"]
     assert len(report.notes) == 2
     assert "HKU-IS.rar is an archive" in report.notes[0] and "say which with data.layout" in report.notes[1]
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import PurePosixPath
 
 from qefpn.data.affixes import MASK_WORDS, PICTURE_WORDS, words_of
 from qefpn.data.contents import contents_of
@@ -170,11 +171,12 @@ def _sets_of(tree: Tree, ways: list[Found]) -> list[Found]:
     return chosen
 
 
-def _points(way: Found) -> int:
-    """How far the names of the two folders say what is in them."""
+def _points(way: Found) -> tuple[bool, int]:
+    """Whether most files have equal names, and how far the names of the two folders say what is in them."""
+    equal = sum(PurePosixPath(image).stem == PurePosixPath(mask).stem for _, image, mask in way.match.pairs)
     images, masks = way.layout.split("/")
     points = 2 * bool(set(words_of(masks)) & MASK_WORDS) + bool(set(words_of(images)) & PICTURE_WORDS)
-    return points - 4 * (is_aside(masks) or is_aside(images))
+    return 2 * equal > len(way.match.pairs), points - 4 * (is_aside(masks) or is_aside(images))
 
 
 def _named(tree: Tree, below: list[str], parent: str) -> list[Found]:
@@ -235,6 +237,7 @@ def search(tree: Tree, hint: str | None) -> Found:
             found = [one for parent, below in _by_parent(paths, depth).items() for one in look(tree, below, parent)]
             unpaired.extend(one for one in found if not one.match.pairs)
             found = [one for one in found if one.match.pairs]
+            alone = len(found) == 1
             if hint and len(found) > 1:
                 wanted = re.sub(r"[^a-z0-9]+", "", hint.lower())
                 named = [
@@ -245,6 +248,8 @@ def search(tree: Tree, hint: str | None) -> Found:
                 ]
                 found = named or found
             if len(found) == 1:
+                if alone:
+                    found[0].others = _others(paths, found[0])
                 return found[0]
             if found:
                 names = ", ".join(one.parent.strip("/") or one.layout for one in found[:6])
@@ -258,6 +263,18 @@ def search(tree: Tree, hint: str | None) -> Found:
         f"such as images/ and masks/, or side by side as a.jpg and a.png, or name the two folders with "
         f"data.layout=PICTURES/MASKS"
     )
+
+
+def _others(paths: Iterable[str], found: Found) -> tuple[str, ...]:
+    """Folders beside those of a set, or beside the folder it is in, that hold pictures too."""
+    beside = found.layout.split("/") if "side by side" not in found.layout else []
+    others = set(found.others)
+    for path in paths:
+        inside = path.startswith(found.parent)
+        first, _, rest = path[len(found.parent) if inside else 0 :].partition("/")
+        if rest and first not in beside:
+            others.add(first)
+    return tuple(sorted(others))
 
 
 def search_masks(tree: Tree) -> tuple[str, dict[str, str], list[str]]:
