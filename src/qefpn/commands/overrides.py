@@ -124,6 +124,8 @@ def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
     config = compose_config(name, arguments)
     known = dict(_flatten(_plain(_composed(name, [])), ""))
     for key, value in _flatten(_plain(config), ""):
+        if key not in known and key.startswith(tuple(f"{one}." for one in OPEN_KEYS)):
+            continue
         if key not in known:
             raise UserError(_unknown(key, list(known)))
         default = known[key]

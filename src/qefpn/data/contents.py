@@ -44,8 +44,8 @@ def look_of(image: Image.Image) -> str:
     return "mask" if dark + bright >= _EXTREME else "picture"
 
 
-def contents_of(tree: Tree, paths: Sequence[str]) -> str:
-    """``"mask"``, ``"picture"`` or ``"unsure"``: what most of a few files, evenly spaced, look like."""
+def contents_of(tree: Tree, paths: Sequence[str], share: float = 0.6) -> str:
+    """``"mask"``, ``"picture"`` or ``"unsure"``: what at least a share of a few files, evenly spaced, look like."""
     looks = []
     for at in np.linspace(0, len(paths) - 1, min(len(paths), _SAMPLES)).round():
         try:
@@ -53,6 +53,6 @@ def contents_of(tree: Tree, paths: Sequence[str]) -> str:
         except UserError:
             continue  # said where every file is checked
     for kind in ("mask", "picture"):
-        if looks and looks.count(kind) > 0.6 * len(looks):
+        if looks and looks.count(kind) >= share * len(looks):
             return kind
     return "unsure"

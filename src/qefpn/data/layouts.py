@@ -11,7 +11,7 @@ from typing import overload
 from qefpn.data.files import PictureFile, Tree, open_tree
 from qefpn.data.lists import apply_list, read_list
 from qefpn.data.pairing import SPLITS, by_name, match_names
-from qefpn.data.search import named_folders, search, search_masks
+from qefpn.data.search import NoMasks, named_folders, search, search_masks
 from qefpn.errors import UserError
 
 __all__ = ["Pair", "Pairs", "find_pairs"]
@@ -167,8 +167,8 @@ def _searched(root: str | Path, name: str | None, layout: str | None, masks_alon
     inside = ", read inside the zip" if tree.is_zip else ""
     try:
         found = named_folders(tree, layout) if layout else search(tree, name)
-    except UserError:
-        if layout or not masks_alone or not tree.pictures:
+    except NoMasks:
+        if not masks_alone:
             raise
         found = None
     if found is None or (masks_alone and not found.match.pairs and not found.match.images):

@@ -41,16 +41,15 @@ def lists_by_set(
         info = official(name) if name else None
         at = Path(str(root or ".")).expanduser()
         own = (name, str(name).removesuffix(".zip"), info.name if info else None)
-        spellings = own if name not in (None, ".") else (".", "", at.resolve().stem)
-        known |= {normalize_name(spelling) or spelling: name for spelling in spellings if spelling is not None}
+        spellings = own if name not in (None, ".") else (".", at.resolve().stem)
+        known |= {normalize_name(spelling): name for spelling in spellings if spelling}
     if len(names) == 1:
         known["."] = names[0]
     found: dict[str | None, str] = {}
     for given, file in lists.items():
         info = official(given)
-        key = next(
-            (k for k in (normalize_name(given) or given, normalize_name(info.name) if info else "") if k in known), None
-        )
+        keys = [normalize_name(given), normalize_name(info.name) if info is not None else ""]
+        key = next((one for one in keys if one and one in known), None)
         if key is None:
             there = [name for name in names if name not in (None, ".")] or ["."]
             close = close_names(given, there)

@@ -15,12 +15,16 @@ from qefpn.data.files import Tree
 from qefpn.data.pairing import Match, by_name, folder_role, is_aside, match_names, side_by_side
 from qefpn.errors import UserError
 
-__all__ = ["Found", "named_folders", "search", "search_masks"]
+__all__ = ["Found", "NoMasks", "named_folders", "search", "search_masks"]
 
 _MAX_NESTING = 2
 _MOST_FOLDERS = 16
 """Of more sibling folders than that no two are compared by what is in them: they are classes, or people."""
 _ENOUGH = 0.5
+
+
+class NoMasks(UserError):
+    """There are pictures and nothing that could be their masks."""
 
 
 @dataclass
@@ -258,7 +262,7 @@ def search(tree: Tree, hint: str | None) -> Found:
         return unpaired[0]
     if not paths:
         raise UserError(f"no pictures (jpg, png, bmp, ...) under {tree.root}; is it the folder of the data set?")
-    raise UserError(
+    raise NoMasks(
         f"{tree.root} holds pictures ({len(paths)}) but no masks that were recognised: put them into folders "
         f"such as images/ and masks/, or side by side as a.jpg and a.png, or name the two folders with "
         f"data.layout=PICTURES/MASKS"
@@ -298,6 +302,6 @@ def search_masks(tree: Tree) -> tuple[str, dict[str, str], list[str]]:
         if places:
             names = ", ".join(place.rstrip("/") for place in places)
             raise UserError(f"{tree.root} holds several folders of masks ({names}); name one with data.masks=FOLDER")
-    if paths and contents_of(tree, paths) == "mask":
+    if paths and contents_of(tree, paths, share=1.0) == "mask":
         return "", *by_name(paths, "", lossy_first=False)
     raise UserError(f"{tree.root} holds no masks that were recognised; name their folder with data.masks=FOLDER")
