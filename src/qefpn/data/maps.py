@@ -88,7 +88,10 @@ class _Place:
 
     def folders(self) -> list[_Place]:
         """What is right below it and holds pictures: folders, and zips on disk."""
-        names = sorted({path.split("/", 1)[0] for path in self.pictures if "/" in path})
+        found = {path.split("/", 1)[0] for path in self.pictures if "/" in path}
+        if not self.tree.is_zip:
+            found |= {file.parent.name for file in self.path.glob("[!.]*/*.[zZ][iI][pP]")}
+        names = sorted(found)
         below = [_Place(name, self.tree, f"{self.inside}{name}/") for name in names]
         for file in [] if self.tree.is_zip else sorted(self.path.glob("*.[zZ][iI][pP]")):
             if not file.name.startswith(".") and file.stem not in names:
