@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-__all__ = ["archive_stem", "unpack_first"]
+__all__ = ["ARCHIVE_SUFFIXES", "archive_stem", "unpack_first"]
 
 _COMMANDS = {
     **dict.fromkeys(
@@ -16,11 +16,12 @@ _COMMANDS = {
     ".7z": "7z x {file} -o{to}",
 }
 """Suffix to command."""
+ARCHIVE_SUFFIXES = tuple(sorted(_COMMANDS, key=len, reverse=True))
 
 
 def _suffix(path: Path) -> str | None:
     name = path.name.lower()
-    return next((suffix for suffix in sorted(_COMMANDS, key=len, reverse=True) if name.endswith(suffix)), None)
+    return next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), None)
 
 
 def archive_stem(path: Path) -> str | None:

@@ -86,7 +86,8 @@ def folder_role(folder: str) -> tuple[str, str] | None:
 
 
 def _stem(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(""))
+    at = path.rfind(".")
+    return path[:at] if path.rfind("/") + 1 < at < len(path) - 1 else path
 
 
 def _suffix(path: str) -> str:

@@ -15,12 +15,16 @@ from qefpn.data.files import Tree
 from qefpn.data.pairing import Match, by_name, folder_role, is_aside, match_names, side_by_side
 from qefpn.errors import UserError
 
-__all__ = ["Found", "NoMasks", "named_folders", "search", "search_masks"]
+__all__ = ["Found", "NoMasks", "Undecided", "named_folders", "search", "search_masks"]
 
 _MAX_NESTING = 2
 _MOST_FOLDERS = 16
 """Of more sibling folders than that no two are compared by what is in them: they are classes, or people."""
 _ENOUGH = 0.5
+
+
+class Undecided(UserError):
+    """Several folders may hold the masks, or the pictures."""
 
 
 class NoMasks(UserError):
@@ -116,10 +120,10 @@ def _turned(tree: Tree, paths: list[str], found: Found) -> Found:
     return Found(found.parent, f"{masks}/{images}", found.prefix, turned, found.others)
 
 
-def _undecided(tree: Tree, ways: Sequence[Found]) -> UserError:
+def _undecided(tree: Tree, ways: Sequence[Found]) -> Undecided:
     where = tree.root / ways[0].parent if ways[0].parent else tree.root
     names = " or ".join(way.layout for way in ways[:4])
-    return UserError(f"{where}: pictures and masks may be {names}; say which with data.layout={ways[0].layout}")
+    return Undecided(f"{where}: pictures and masks may be {names}; say which with data.layout={ways[0].layout}")
 
 
 def _by_contents(tree: Tree, paths: list[str], parent: str) -> list[Found]:

@@ -13,8 +13,9 @@ from qefpn.data.files import open_tree
 from qefpn.data.integrity import Finding, Progress, check_pairs, pairing_findings, summarize, write_findings
 from qefpn.data.layouts import Pairs, find_pairs
 from qefpn.data.lists import lists_by_set
-from qefpn.data.pairing import folder_role
-from qefpn.data.registry import DATASETS, close_names, normalize_name, official
+from qefpn.data.places import children, is_zip, locate
+from qefpn.data.registry import DATASETS, official
+from qefpn.data.search import Undecided
 from qefpn.errors import UserError
 
 __all__ = ["DataReport", "SetReport", "describe", "load_set", "locate"]
@@ -133,87 +134,6 @@ class DataReport:
         )
 
 
-def _children(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return []
-    return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-
-
-def _is_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip" and path.is_file()
-
-
-def _called(path: Path, name: str) -> bool:
-    stem = path.stem if _is_zip(path) else path.name
-    known, wanted = official(stem), official(name)
-    return normalize_name(stem) == normalize_name(name) or (known is not None and known is wanted)
-
-
-def _unread(children: Iterable[Path], name: str) -> Path | None:
-    """The archive of a set that is there and cannot be read in place."""
-    for child in children:
-        stem = archive_stem(child)
-        if stem is not None and child.is_file():
-            known = official(stem)
-            if normalize_name(stem).startswith(normalize_name(name)) or (known is not None and known is official(name)):
-                return child
-    return None
-
-
-def locate(root: str | Path, name: str) -> Path:
-    """The folder or zip of the data set ``name``.
-
-    Tried in this order: an absolute path; a path below ``root``; a folder, then a zip, of that name (any
-    case, any separators) in ``root``, then one level deeper; the only zip whose name begins with it
-    ("DUTS-TE-300.zip"); and ``root`` itself, if that is its name or its folders carry it ("DUTS-TR-Image").
-
-    Raises:
-        UserError: there is no such set; says what is there. It is there as an archive that has to be unpacked first.
-    """
-    base = Path(root).expanduser()
-    if base.is_file() and archive_stem(base) is not None:
-        raise UserError(unpack_first(base))
-    direct = Path(name).expanduser()
-    if direct.is_absolute():
-        if not direct.exists():
-            raise UserError(f"the data set {name} does not exist")
-        if direct.is_file() and archive_stem(direct) is not None:
-            raise UserError(unpack_first(direct))
-        return direct
-    if not base.exists():
-        raise UserError(f"data.root={root} does not exist; give the folder that holds the data sets")
-    if name in (".", ""):
-        return base
-    wanted_name = normalize_name(name)
-    children = _children(base)
-    deeper = [inner for child in children if child.is_dir() for inner in _children(child)]
-    for level in (children, deeper):
-        for wanted in (Path.is_dir, _is_zip):
-            for child in level:
-                if wanted(child) and _called(child, name):
-                    return child
-    if (base / name).exists():
-        return base / name
-    zips = [child for child in children if _is_zip(child) and normalize_name(child.stem).startswith(wanted_name)]
-    if len(zips) == 1:
-        return zips[0]
-    roles = [folder_role(child.name) for child in children if child.is_dir()]
-    if _called(base, name) or any(role and normalize_name(role[1]) == wanted_name for role in roles):
-        return base
-    archive = _unread([*children, *deeper], name)
-    if archive is not None:
-        raise UserError(unpack_first(archive))
-    there = [child.stem if _is_zip(child) else child.name for child in children if child.is_dir() or _is_zip(child)]
-    close = close_names(name, there)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    if not hint and official(name) is None and close_names(name):
-        hint = f"; did you mean {close_names(name)[0]}?"
-    listing = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing that could be one"
-    raise UserError(f"no data set {name} at data.root={base}: there is {listing}{hint}")
-
-
 def load_set(
     root: str | Path | None,
     name: str | None,
@@ -248,7 +168,7 @@ def load_set(
     if path is None:
         plain = None
     elif name in (None, ".") or Path(str(name)).is_absolute():
-        plain = path.stem if _is_zip(path) else path.resolve().name
+        plain = path.stem if is_zip(path) else path.resolve().name
     else:
         plain = str(name)
     info = official(plain) if plain else None
@@ -291,16 +211,20 @@ def _all_sets(root: str | Path, layout: str | None, masks_alone: bool) -> tuple[
             found.setdefault(locate(root, known), known)
     base = Path(root).expanduser()
     if not found:
-        with contextlib.suppress(UserError):
+        try:
             find_pairs(base, layout=layout, masks_alone=masks_alone)
             return [None], []
+        except Undecided:
+            masks_alone = False  # each of the folders in question would be a set of masks
+        except UserError:
+            pass
     notes = []
     if base not in found:
-        for child in _children(base):
+        for child in children(base):
             covered = any(child == path or child in path.parents for path in found)
-            if not covered and (child.is_dir() or _is_zip(child)):
+            if not covered and (child.is_dir() or is_zip(child)):
                 try:
-                    name = child.stem if _is_zip(child) else child.name
+                    name = child.stem if is_zip(child) else child.name
                     find_pairs(child, name=name, layout=layout, masks_alone=masks_alone)
                     found[child] = child.name
                 except UserError as error:
