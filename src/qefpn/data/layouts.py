@@ -127,9 +127,10 @@ def find_pairs(
             raise UserError("data.root is not set; give the folder of the data set, or data.images and data.masks")
         pairs, tree, parent = _searched(root, name, layout, masks_alone)
     for pair in pairs:
-        path = PurePosixPath(pair.name.replace("\\", "/")) if os.sep == "\\" else PurePosixPath(pair.name)
-        if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"{pair.mask}: its path leads outside the data set; the archive was not made for this")
+        if ".." in pair.name or pair.name.startswith("/") or (os.sep == "\\" and "\\" in pair.name):
+            parts = pair.name.replace("\\", "/").split("/")
+            if ".." in parts or not parts[0] or ":" in parts[0]:
+                raise UserError(f"{pair.mask}: its path leads outside the data set; the archive was not made for this")
     listed = read_list(tree, parent, list_file, split)
     if listed is None:
         return _of_split(pairs, split)
