@@ -4,7 +4,8 @@
 
 Draws pictures of 16 to 32 px with masks and maps, of which two are damaged, and runs each command three times in
 processes of its own: stopped by Ctrl-C at about half, run again, and run a third time, when nothing is left to do.
-Memory is the resident size of all processes of the command together; it grows from when a quarter is done.
+Memory is the resident size of all processes of the command together (pages that they share count in each), from when
+a quarter of the files is checked or of the maps is scored until all are; tables and figures come after that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+AT_ONCE = 100
+"""Files between two lines of progress, which may be done and not yet told."""
 
 
 @dataclass
@@ -125,7 +129,7 @@ def watch(name: str, words: list[str], phase: str, folder: Path, *, stop_at: flo
         if lines:
             done = int(lines[-1][0])
             share = done / max(1, int(lines[-1][1]))
-        if share >= 0.25:
+        if 0.25 <= share < 1.0:
             now = (_resident(process.pid), _open_files(process.pid))
             warm = warm or now
             peak, files = max(peak, now[0]), max(files, now[1])
