@@ -139,3 +139,35 @@ def test_folders_outright(make_set, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_looks(image: Image.Image, expected: str) -> None:
     assert look_of(image) == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("img_{}.jpg", "mask_{}.png"),
+        ("{}_im.jpg", "{}_gt.png"),
+        ("{}_rgb.png", "{}_alpha.png"),
+        ("{}.png", "{}_matte.png"),
+        ("{}_foo.png", "{}_bar.png"),
+        ("foo-{}.png", "bar-{}.png"),
+        ("IMG_{}.png", "{}_label.png"),
+    ],
+)
+def test_side_by_side_with_marks(tmp_path: Path, image: str, mask: str) -> None:
+    for number in range(6):
+        Image.fromarray(picture(number)).save(tmp_path / image.format(number))
+        Image.fromarray(blob(number)).save(tmp_path / mask.format(number))
+    (tmp_path / mask.format(5)).unlink()
+    pairs = find_pairs(tmp_path)
+    assert {(Path(str(pair.image)).name, Path(str(pair.mask)).name) for pair in pairs} == {
+        (image.format(number), mask.format(number)) for number in range(5)
+    }
+    assert pairs.images_without_mask == (image.format(5),)
+
+
+def test_a_photograph_of_a_mask_is_a_photograph(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.fromarray(picture(number)).save(tmp_path / f"mask_{number}.jpg")
+        Image.fromarray(picture(number + 9)).save(tmp_path / f"{number}.jpg")
+    with pytest.raises(UserError, match="no masks that were recognised"):
+        find_pairs(tmp_path)

@@ -91,15 +91,18 @@ def evaluation_data(data: DataConfig, options: DictConfig) -> DataConfig:
     test = given.pop("test", None)
     names = data.test if test is None else [str(name) for name in ([test] if isinstance(test, str) else test)]
     changed = dataclasses.replace(data, root=str(root), test=names, **given)
-    if moved or test is not None:
+    outright = "images" in given or "masks" in given
+    if moved or test is not None or outright:
         changed = dataclasses.replace(changed, name="folder", synthetic=None)  # nothing is drawn
-    if moved and test is None:
+    if outright and test is None:
+        changed.test = ["."]
+    elif moved and test is None:
         there = [name for name in names or [] if _is_there(root, name)]
         absent = [name for name in names or [] if name not in there]
         if absent:
             print(f"not at {root}: {', '.join(absent)}" + ("" if there else "; all pictures there are scored"))
         changed.test = there or ["."]
-    if moved or "images" in given or "layout" in given:
+    if moved or outright or "layout" in given:
         for key in ("layout", "images", "masks"):  # the run's own place, unless it was given anew
             setattr(changed, key, given.get(key))
     if "lists" not in given and (moved or test is not None):
