@@ -68,6 +68,13 @@ def test_val_that_is_not_used_is_said(make_set, tmp_path: Path, form: str, caplo
     assert "is not used, as data.val_fraction=0" in caplog.text
 
 
+def test_val_beside_named_folders_is_said(make_set, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = split_set(make_set, tmp_path / "s", "folders")
+    with caplog.at_level(logging.WARNING):
+        SaliencyDataModule(root, train=["train"], test=["test"], image_size=32, num_workers=0).setup("fit")
+    assert "val/ is not used: training pictures are held out" in caplog.text
+
+
 def test_without_test_val_is_the_test_set(make_set, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = split_set(make_set, tmp_path / "s", "folders")
     shutil.rmtree(root / "test")

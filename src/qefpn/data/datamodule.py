@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 
 from qefpn.data.cache import PictureCache, cpu_count
 from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train, limit_threads, start_worker
-from qefpn.data.duplicates import shared_pictures
+from qefpn.data.duplicates import shared_lines
 from qefpn.data.integrity import Progress
 from qefpn.data.layouts import Pair
 from qefpn.data.lists import lists_by_set
-from qefpn.data.own_split import Part, own_split
+from qefpn.data.own_split import Part, own_split, unused_val
 from qefpn.data.progress import training_share
 from qefpn.data.resume import ResumableLoader, resume_position
 from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler
@@ -234,6 +234,8 @@ class SaliencyDataModule(pl.LightningDataModule):
         """What to load for training, validation and testing; a root of one's own may be split already."""
         tests: list[Part] | None = None if self.test_sets is None else [(name, None) for name in self.test_sets]
         if self.train_sets is not None:
+            for name in unused_val(self.root, [*self.train_sets, *(self.test_sets or ())]) if self.val_fraction else ():
+                log.warning("%s/ is not used: training pictures are held out; data.train=null uses it", name)
             return [(name, None) for name in self.train_sets], [], tests
         outright = self.images is not None or self.masks is not None or self.layout is not None
         found = None if outright or self.root is None or self.test_sets is not None else own_split(self.root)
@@ -301,19 +303,9 @@ class SaliencyDataModule(pl.LightningDataModule):
         self._train_shapes = _without(shapes, held)
         if not self.train_pairs:
             raise UserError("no training pictures are left; add pictures, or lower data.test_fraction")
-        self._warn_of_shared([pair for test in self.test_pairs.values() for pair in test], pairs)
-
-    def _warn_of_shared(self, tested: Sequence[Pair], trained: Sequence[Pair]) -> None:
-        """Say how many pictures, by their content, are where they should not be."""
-        for what, pictures, others, why in (
-            ("test", tested, trained, "their scores say nothing about new ones"),
-            ("validation", self.val_pairs, self.train_pairs, "best.ckpt is chosen by pictures that were learned"),
-        ):
-            shared = shared_pictures(others, pictures)
-            if shared:
-                names = ", ".join(f"{pair.dataset}/{pair.name}" for pair in shared[:3])
-                more = ", ..." if len(shared) > 3 else ""
-                log.warning("%d %s pictures are training pictures too: %s (%s%s)", len(shared), what, why, names, more)
+        tested_pairs = [pair for test in self.test_pairs.values() for pair in test]
+        for line in shared_lines(pairs, self.train_pairs, self.val_pairs, tested_pairs):
+            log.warning(line)
 
     # ------------------------------------------------------------------ loaders
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from qefpn.data.layouts import Pairs, find_pairs
 from qefpn.data.pairing import SPLITS
 from qefpn.errors import UserError
 
-__all__ = ["OwnSplit", "Part", "own_split"]
+__all__ = ["OwnSplit", "Part", "own_split", "unused_val"]
 
 Part = tuple[str | None, str | None]
 """Name of a data set below the root (None: the root itself), and the split to take of it."""
@@ -62,6 +63,20 @@ def own_split(root: Path) -> OwnSplit | None:
         notes.append(f"{called['val']} is the test set, as there is no other")
         parts["test"] = parts.pop("val")
     return OwnSplit(parts["train"], parts.get("val"), parts["test"], tuple(notes))
+
+
+def unused_val(root: Path | None, named: Sequence[str]) -> list[str]:
+    """Folders of validation pictures at ``root`` where the data sets were named, and they were not among them."""
+    if root is None or not root.is_dir() or not any(SPLITS.get(name.lower()) == "train" for name in named):
+        return []
+    return [
+        folder.name
+        for folder in sorted(root.iterdir())
+        if folder.is_dir()
+        and SPLITS.get(folder.name.lower()) == "val"
+        and folder.name not in named
+        and _holds_set(folder)
+    ]
 
 
 def _is_split(parts: dict[str, Part]) -> bool:
