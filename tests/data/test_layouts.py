@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -182,8 +183,9 @@ def test_the_folder_that_pairs_best_is_the_mask_folder(make_set, tmp_path: Path)
 
 
 def test_unknown_folder_names_by_layout(make_set, tmp_path: Path) -> None:
-    root = make_set(tmp_path / "s", "bilder", "wahrheit")
-    with pytest.raises(UserError, match="no masks that were recognised"):
+    root = make_set(tmp_path / "s", "bilder", "wahrheit", mask_suffix=".jpg")
+    make_set(root, "bilder", "wahrheit2", mask_suffix=".jpg")
+    with pytest.raises(UserError, match="bilder/wahrheit or bilder/wahrheit2; say which with data.layout="):
         find_pairs(root)
     assert len(find_pairs(root, layout="bilder/wahrheit")) == 3
     with pytest.raises(UserError, match="no pictures in"):
@@ -214,3 +216,45 @@ def test_hidden_files_are_no_pictures(make_set, tmp_path: Path) -> None:
     (root / "__MACOSX").mkdir()
     Image.new("L", (9, 9)).save(root / "__MACOSX" / "a.png")
     assert len(find_pairs(root)) == 3 and not find_pairs(root).images_without_mask
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["../{}", "/etc/{}", "../../../../tmp/{}", "a/../../../{}", "..\\..\\{}", "C:\\{}", "\\\\host\\share\\{}"],
+)
+def test_a_hostile_zip_leads_nowhere(make_set, tmp_path: Path, hostile: str) -> None:
+    """No name of a pair, under which maps are saved, leaves its folder, whatever the members are called."""
+    root = make_set(tmp_path / "s")
+    archive = tmp_path / "s.zip"
+    with zipfile.ZipFile(archive, "w") as target:
+        for path in sorted(root.rglob("p*")):
+            target.write(path, hostile.format(path.relative_to(root).as_posix()))
+            target.write(path, f"good/{path.relative_to(root).as_posix()}")
+    try:
+        pairs = find_pairs(archive)
+    except UserError as error:
+        assert str(archive) in str(error)
+        return
+    for pair in pairs:
+        saved = (tmp_path / "maps" / f"{pair.name}.png").resolve()
+        assert saved.is_relative_to(tmp_path / "maps")
+    assert not list(tmp_path.parent.glob("p00*"))
+
+
+def test_links_in_a_zip_are_not_followed(make_set, tmp_path: Path) -> None:
+    root = make_set(tmp_path / "s")
+    secret = tmp_path / "secret.png"
+    Image.new("L", (9, 9), 255).save(secret)
+    (root / "masks" / "p001.png").unlink()
+    (root / "masks" / "p001.png").symlink_to(secret)
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as target:
+        for path in sorted(root.rglob("p*")):
+            info = zipfile.ZipInfo(path.relative_to(root).as_posix())
+            if path.is_symlink():
+                info.external_attr = 0o120777 << 16
+                target.writestr(info, str(secret))
+            else:
+                target.writestr(info, path.read_bytes())
+    pairs = find_pairs(tmp_path / "s.zip")
+    with pytest.raises(UserError, match="not a picture"):
+        read_mask(pairs[1].mask)

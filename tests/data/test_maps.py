@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -117,3 +118,46 @@ def test_no_map(tmp_path: Path) -> None:
     (tmp_path / "map.png").write_text("not a picture")
     with pytest.raises(UserError, match="not a picture"):
         read_map(tmp_path / "map.png")
+
+
+@pytest.mark.parametrize("name", ["F3Net_{}.png", "{}_sal.png", "{}-F3Net-out.png", "sal_{}.png", "F3Net_{}_sal.png"])
+@pytest.mark.parametrize("folder", ["F3Net/ECSSD", "F3Net", "."])
+def test_names_with_a_beginning_or_an_ending(tmp_path: Path, name: str, folder: str) -> None:
+    pairs = pairs_of(*(f"img{number}" for number in (1, 2, 3, 11, 12, 21)))
+    for number in (1, 2, 3, 11, 12):
+        save(tmp_path / "maps" / folder / name.format(f"img{number}"))
+    (folders, _) = find_maps(tmp_path / "maps", {"ECSSD": pairs, "DUTS-TE": pairs_of("c", "d")})
+    assert [one.dataset for one in folders] == ["ECSSD"]
+    result = match_maps(folders[0], pairs)
+    assert {key: Path(str(path)).name for key, path in result.maps.items()} == {
+        f"img{number}": name.format(f"img{number}") for number in (1, 2, 3, 11, 12)
+    }
+    assert (result.missing, result.extra) == (["img21"], [])
+
+
+@pytest.mark.parametrize("inner", ["", "maps/", "anything/"])
+def test_a_zip_is_a_folder(tmp_path: Path, inner: str) -> None:
+    for file in ("F3Net/ECSSD/a.png", "F3Net/ECSSD/b.png", "BAS/duts_te/c.png"):
+        save(tmp_path / "in" / inner / file, 77)
+    archive = shutil.make_archive(str(tmp_path / "maps"), "zip", tmp_path / "in")
+    folders, aside = find_maps(archive, SETS)
+    assert [(one.method, one.dataset) for one in folders] == [("BAS", "DUTS-TE"), ("F3Net", "ECSSD")] and not aside
+    found = match_maps(folders[1], SETS["ECSSD"])
+    assert sorted(found.maps) == ["a", "b"]
+    assert (read_map(found.maps["a"])[0] == 77).all()
+
+
+def test_zips_among_folders_and_other_archives(tmp_path: Path) -> None:
+    root = tmp_path / "maps"
+    save(root / "BAS" / "ECSSD" / "a.png")
+    save(tmp_path / "in" / "a.png")
+    save(tmp_path / "two" / "ECSSD" / "a.png")
+    (root / "CPD").mkdir()
+    shutil.make_archive(str(root / "CPD" / "ECSSD"), "zip", tmp_path / "in")
+    shutil.make_archive(str(root / "F3Net"), "zip", tmp_path / "two")
+    shutil.make_archive(str(root / "EGNet"), "gztar", tmp_path / "two")
+    folders, aside = find_maps(root, SETS)
+    assert [one.method for one in folders] == ["BAS", "CPD", "F3Net"]
+    assert len(aside) == 1 and "EGNet.tar.gz" in aside[0] and "tar -xf" in aside[0]
+    with pytest.raises(UserError, match=r"EGNet.tar.gz is an archive.*tar -xf"):
+        find_maps(root / "EGNet.tar.gz", SETS)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from qefpn.commands.prepare import places
+from qefpn.commands.run_config import run_config
 from qefpn.data import normalize, read_image
 from qefpn.data.survey import describe, locate
 from qefpn.data.synthetic import render
@@ -19,7 +21,6 @@ from qefpn.models import QEFPN
 from qefpn.training.build import network_options
 from qefpn.training.checkpoint import load_trained
 from qefpn.training.config import named, require, typed
-from qefpn.training.run import read_config
 
 FRESH = ("backbone", "pyramid", "decoder")
 """Groups of a fresh network."""
@@ -63,10 +64,13 @@ class Pictures:
         self.unreadable: list[str] = []
         self._sources: list[tuple[Named, Any]] = []
         most = int(options.pictures)
-        if options.data.root is None:
+        if options.data.root is None and options.data.images is None and options.data.masks is None:
             self._sources = [(("synthetic", f"test_{i:05d}"), i) for i in range(most)]
             return
-        for one in describe(options.data.root, _set_names(options), check=False).sets:
+        where = places(options.data)
+        if options.data.images is None and options.data.masks is None:
+            where["names"] = _set_names(options)
+        for one in describe(**where, check=False).sets:
             if one.role != "test" and options.data.test is None and one.official_count is not None:
                 continue  # a published training set, where nothing was named
             pairs = list(one.usable)
@@ -105,9 +109,12 @@ def _set_names(options: DictConfig) -> list[str] | None:
         return [str(name) for name in as_list(options.data.test)]
     if options.checkpoint is None:
         return None
-    path = Path(str(options.checkpoint)).expanduser().parent.parent / "config.yaml"
     found = []
-    for name in (read_config(path).data.test or []) if path.is_file() else []:
+    try:
+        names = run_config(Path(str(options.checkpoint)).expanduser()).data.test or []
+    except UserError:
+        names = []  # a network that something else trained
+    for name in names:
         try:
             locate(options.data.root, name)
         except UserError:

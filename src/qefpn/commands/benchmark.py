@@ -12,11 +12,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter
+from qefpn.commands.prepare import Reporter, name_list, places, tell_notes
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data.files import cache_dir
 from qefpn.data.layouts import Pair
 from qefpn.data.maps import MapFolder, find_maps
+from qefpn.data.registry import official
 from qefpn.data.survey import describe
 from qefpn.errors import UserError
 from qefpn.metrics import PROTOCOLS
@@ -57,11 +58,12 @@ def main(argv: Sequence[str]) -> int:
     options = command_config("benchmark", argv)
     _check(options)
     pairs = find_pictures(options)
-    folders, unknown = find_maps(str(options.maps), pairs)
+    folders, aside = find_maps(str(options.maps), pairs)
     folders = chosen_methods(folders, options.methods)
     pairs = {name: pairs[name] for name in dict.fromkeys(folder.dataset for folder in _in_order(folders, pairs))}
-    for name in unknown:
-        print(f"there are maps of {name}, which is not among the data sets: they are left aside")
+    for name in aside:
+        known = f"there are maps of {name}, which is not among the data sets: they are left aside"
+        print(known if official(name) is not None else f"left aside: {name}")
     folder = Path(str(options.output or time.strftime("outputs/benchmark/%Y-%m-%d_%H-%M-%S"))).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,9 +81,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check(options: DictConfig) -> None:
-    for key in ("maps", "data.root"):
-        if OmegaConf.is_missing(options.data if "." in key else options, key.split(".")[-1]):
-            raise UserError(f"{key} is not set: give {key}=DIR")
+    if OmegaConf.is_missing(options, "maps"):
+        raise UserError("maps is not set: give maps=DIR")
     if options.protocol not in PROTOCOLS:
         raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {options.protocol!r}")
     if options.workers is not None and (not isinstance(options.workers, int) or options.workers < 1):
@@ -90,32 +91,26 @@ def _check(options: DictConfig) -> None:
         raise UserError(f"resamples must be 0 or more, not {options.resamples}")
 
 
-def _names(value: Any) -> list[str] | None:
-    if value is None:
-        return None
-    return [value] if isinstance(value, str) else [str(one) for one in value]
-
-
 def find_pictures(options: DictConfig) -> dict[str, Sequence[Pair]]:
-    """Pictures and masks by data set."""
-    report = describe(
-        options.data.root,
-        _names(options.data.test),
-        roles={name: "test" for name in _names(options.data.test) or []},
-        lists={str(name): str(file) for name, file in options.data.lists.items()},
-        check=False,
-    )
+    """Pictures and masks by data set; masks alone where there are no pictures. What did not pair is told."""
+    where = places(options.data)
+    roles = {name: "test" for name in where["names"] or []}
+    report = describe(**where, roles=roles, masks_alone=True, check=False)
     empty = [one.name for one in report.sets if not len(one.usable)]
     if len(empty) == len(report.sets):
         raise UserError(f"data.root={options.data.root}: no picture there has a mask ({report.sets[0].line()})")
+    tell_notes(report)
     for name in empty:
         print(f"{name}: no picture has a mask; the set is left out")
+    for one in report.sets:
+        if len(one.usable) and (one.findings or one.usable.unlisted):
+            print(one.line() + (f"; all of them: {report.findings_file}" if one.findings else ""))
     return {one.name: one.usable.items for one in report.sets if len(one.usable)}
 
 
 def chosen_methods(folders: list[MapFolder], methods: Any) -> list[MapFolder]:
     """The folders of the methods asked for, in that order; all of them where none are."""
-    wanted = _names(methods)
+    wanted = name_list(methods)
     if wanted is None:
         return folders
     there = list(dict.fromkeys(folder.method for folder in folders))
@@ -207,7 +202,12 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
         written.append("intervals.csv")
     if options.figures:
         written += [path.name for path in draw_curves(scored, folder)]
-        written.append(draw_grid(scored, pairs, folder, _names(options.pictures)).name)
+        shown = {name: of for name, of in pairs.items() if any(pair.image for pair in of)}
+        if shown:
+            drawn = [entry for entry in scored if entry.dataset in shown]
+            written.append(draw_grid(drawn, shown, folder, name_list(options.pictures)).name)
+        if len(shown) < len(pairs):
+            print(f"no pictures of {', '.join(sorted({*pairs} - {*shown}))} are there, only masks: no grid of them")
     if options.page:
         write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published))
         written.append("leaderboard.html")

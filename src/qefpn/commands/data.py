@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter, list_findings
+from qefpn.commands.prepare import Reporter, list_findings, name_list, places, tell_notes
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data import DATASETS, DataReport, describe, synthesize
 from qefpn.data.download import download
@@ -38,9 +38,10 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"there is no `data {action}`; there are: {', '.join(ACTIONS)}")
     options = command_config("data_command", rest)
     rooted = not OmegaConf.is_missing(options.data, "root")
-    if action == "list" and not rooted:
+    outright = options.data.images is not None or options.data.masks is not None
+    if action == "list" and not rooted and not outright:
         return list_known()
-    if not rooted:
+    if not rooted and (action in ("download", "synthesize") or not outright):
         raise UserError("data.root is not set: give data.root=DIR")
     return {"list": list_found, "verify": verify, "download": fetch_sets, "synthesize": draw}[action](options)
 
@@ -57,21 +58,11 @@ def list_known() -> int:
     return 0
 
 
-def asked_for(options: DictConfig) -> list[str] | None:
-    """data.test as names; one name may stand without brackets."""
-    names = options.data.test
-    if names is None:
-        return None
-    return [names] if isinstance(names, str) else [str(name) for name in names]
-
-
 def survey(options: DictConfig, *, check: bool) -> DataReport:
     """Find, pair and, if asked for, open everything."""
-    names = asked_for(options)
     with progress_bar() as progress:
         return describe(
-            options.data.root,
-            names,
+            **places(options.data),
             check=check,
             findings_file=options.output,
             progress=Reporter(progress),
@@ -80,8 +71,10 @@ def survey(options: DictConfig, *, check: bool) -> DataReport:
 
 def list_found(options: DictConfig) -> int:
     """What is below data.root, a line a set."""
-    for line in survey(options, check=False).lines():
+    report = survey(options, check=False)
+    for line in report.lines():
         print(line)
+    tell_notes(report)
     return 0
 
 
@@ -91,6 +84,7 @@ def verify(options: DictConfig) -> int:
     for line in report.lines():
         print(line)
     list_findings(report)
+    tell_notes(report)
     if not report.findings:
         print("nothing is wrong")
     return 1 if report.errors else 0
@@ -98,7 +92,7 @@ def verify(options: DictConfig) -> int:
 
 def fetch_sets(options: DictConfig) -> int:
     """Download, a line a set; 1 where a set could not be had."""
-    names = asked_for(options)
+    names = name_list(options.data.test)
     complete = True
     with progress_bar() as progress:
         for outcome in download(

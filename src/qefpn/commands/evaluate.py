@@ -17,16 +17,18 @@ from torch.utils.data import DataLoader
 
 from qefpn.commands.overrides import command_config, command_help
 from qefpn.commands.prepare import prepare_data
+from qefpn.commands.run_config import run_config, run_directory
 from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
 from qefpn.data import SaliencyDataModule
+from qefpn.data.registry import normalize_name
 from qefpn.data.survey import locate
 from qefpn.errors import UserError
 from qefpn.reporting import load_published, terminal_table, write_run_report
 from qefpn.training.build import check
 from qefpn.training.checkpoint import load_trained
-from qefpn.training.config import DataConfig, LoggerConfig, TrainConfig, TrainerConfig
+from qefpn.training.config import DataConfig, LoggerConfig, TrainConfig, TrainerConfig, settle_root
 from qefpn.training.evaluation import evaluate_sets, write_json
-from qefpn.training.run import read_config, untrained_module
+from qefpn.training.run import untrained_module
 
 SUMMARY = """
 qefpn evaluate - saliency maps, scores.csv, metrics.json, a table and a report from a checkpoint
@@ -53,10 +55,10 @@ def main(argv: Sequence[str]) -> int:
     config.trainer, config.logger = TrainerConfig(), LoggerConfig()  # nor the machine that it ran on
     config.trainer.max_epochs = 1
     check(config)
-    directory = Path(str(options.output)).expanduser() if options.output else checkpoint.parent.parent / "evaluation"
+    directory = Path(str(options.output)).expanduser() if options.output else run_directory(checkpoint) / "evaluation"
     directory.mkdir(parents=True, exist_ok=True)
     data = prepare_data(config, directory, train=False)
-    source = checkpoint.parent.parent / "log.csv"
+    source = run_directory(checkpoint) / "log.csv"
     if source.is_file() and not (directory / "log.csv").exists():
         shutil.copyfile(source, directory / "log.csv")  # the report shows how the network was trained
     evaluate_run(
@@ -72,40 +74,40 @@ def main(argv: Sequence[str]) -> int:
     return 1 if data.report().errors else 0
 
 
-def run_config(checkpoint: Path) -> TrainConfig:
-    """The configuration of the run that a checkpoint belongs to.
-
-    Raises:
-        UserError: where config.yaml does not lie beside the checkpoint's folder.
-    """
-    if not checkpoint.is_file():
-        raise UserError(f"checkpoint={checkpoint}: there is no such file")
-    path = checkpoint.parent.parent / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: a checkpoint is evaluated in the run directory that train wrote")
-    return read_config(path)
-
-
 def evaluation_data(data: DataConfig, options: DictConfig) -> DataConfig:
     """Where and what to evaluate: the run's own test pictures, unless options say otherwise.
 
     At another root nothing is drawn, the run's test sets are looked for by name, and where the run held out a
     share of its own pictures, or none of its sets is there, all pictures at that root are scored.
     """
-    given = {str(key): value for key, value in options.items() if value is not None}
+    given = {str(key): value for key, value in options.items() if value is not None and value != {}}
+    if "lists" in given:
+        given["lists"] = {str(name): str(file) for name, file in given["lists"].items()}
+    if ("images" in given or "masks" in given) and "root" not in given:
+        settle_root(options)
+        given["root"] = options.root
     root = Path(str(given.pop("root", data.root)))
     moved = root.expanduser().resolve() != Path(data.root).expanduser().resolve()
     test = given.pop("test", None)
     names = data.test if test is None else [str(name) for name in ([test] if isinstance(test, str) else test)]
     changed = dataclasses.replace(data, root=str(root), test=names, **given)
-    if moved or test is not None:
+    outright = "images" in given or "masks" in given
+    if moved or test is not None or outright:
         changed = dataclasses.replace(changed, name="folder", synthetic=None)  # nothing is drawn
-    if moved and test is None:
+    if outright and test is None:
+        changed.test = ["."]
+    elif moved and test is None:
         there = [name for name in names or [] if _is_there(root, name)]
         absent = [name for name in names or [] if name not in there]
         if absent:
             print(f"not at {root}: {', '.join(absent)}" + ("" if there else "; all pictures there are scored"))
         changed.test = there or ["."]
+    if moved or outright or "layout" in given:
+        for key in ("layout", "images", "masks"):  # the run's own place, unless it was given anew
+            setattr(changed, key, given.get(key))
+    if "lists" not in given and (moved or test is not None):
+        kept = {normalize_name(name) for name in changed.test or []}
+        changed.lists = {name: file for name, file in data.lists.items() if normalize_name(name) in kept}
     return changed
 
 

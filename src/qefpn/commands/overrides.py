@@ -23,7 +23,19 @@ from qefpn.errors import UserError
 
 CONFIG_MODULE = "qefpn.conf"
 PATH_KEYS = (
-    *("checkpoint", "input", "output", "maps", "runs", "run", "init", "resume", "data.root"),
+    *(
+        "checkpoint",
+        "input",
+        "output",
+        "maps",
+        "runs",
+        "run",
+        "init",
+        "resume",
+        "data.root",
+        "data.images",
+        "data.masks",
+    ),
     *("backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "download.mirror"),
 )
 WHOLE = ("image_size", "batch_size", "num_workers")
@@ -112,6 +124,8 @@ def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
     config = compose_config(name, arguments)
     known = dict(_flatten(_plain(_composed(name, [])), ""))
     for key, value in _flatten(_plain(config), ""):
+        if key not in known and key.startswith(tuple(f"{one}." for one in OPEN_KEYS)):
+            continue
         if key not in known:
             raise UserError(_unknown(key, list(known)))
         default = known[key]
@@ -267,16 +281,23 @@ def _flatten(node: object, prefix: str) -> Iterator[tuple[str, object]]:
 
 def command_help(name: str, summary: str) -> str:
     """A command's help: what it does, then its keys with their comments, as its config file has them."""
-    keys = "\n".join(f"  {line}" for line in _own_keys(f"{name}.yaml"))
+    files = [f"{name}.yaml", *(f"{one}.yaml" for one in _defaults(name) if isinstance(one, str) and one != "_self_")]
+    keys = "\n".join(f"  {line}" for file in files for line in _own_keys(file))
     return f"{summary.strip()}\n\nKeys (key=value):\n\n{keys}"
+
+
+def _defaults(name: str) -> list[Any]:
+    """The defaults list of a command's config file."""
+    return list(yaml.safe_load(_conf(f"{name}.yaml").read_text(encoding="utf-8")).get("defaults", []))
 
 
 def train_help(summary: str) -> str:
     """As :func:`command_help`, with the groups: their options, and the keys of the default."""
     text = [summary.strip(), "", "Keys (key=value):", ""]
-    text += [f"  {line}" for line in [*_own_keys("train.yaml"), *_own_keys("base.yaml")]]
+    files = ("train.yaml", "base.yaml", "sets.yaml")
+    text += [f"  {line}" for file in files for line in _own_keys(file)]
     text += ["", "Groups (group=option), each with the keys of its default:", ""]
-    for entry in yaml.safe_load(_conf("train.yaml").read_text(encoding="utf-8"))["defaults"]:
+    for entry in _defaults("train"):
         if isinstance(entry, dict) and not next(iter(entry)).startswith("override "):
             ((group, option),) = entry.items()
             text.append(f"  {group}={'|'.join(group_options(group))}")

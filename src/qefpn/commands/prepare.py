@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
 from qefpn.commands.runtime import progress_bar
 from qefpn.data import DataReport, SaliencyDataModule, synthesize
-from qefpn.training.config import TrainConfig, require
+from qefpn.errors import UserError
+from qefpn.training.config import TrainConfig, require, settle_root
 
 
 def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) -> SaliencyDataModule:
@@ -37,7 +40,7 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
         print(line)
     list_findings(report)
     if train:
-        held = f", {len(data.val_pairs)} held out for validation" if data.val_pairs else ""
+        held = f", {len(data.val_pairs)} for validation" if data.val_pairs else ""
         print(f"training on {len(data.train_pairs)} pictures{held}")
     return data
 
@@ -50,6 +53,32 @@ def data_module(config: TrainConfig, directory: Path, progress: Reporter | None 
     return SaliencyDataModule(**options, seed=config.seed, findings_file=directory / "findings.csv", progress=progress)
 
 
+def places(data: DictConfig) -> dict[str, Any]:
+    """Where the data sets are and how they are read, for :func:`qefpn.data.describe`: the keys of sets.yaml.
+
+    Raises:
+        UserError: neither a root nor two folders are given.
+    """
+    settle_root(data)
+    if OmegaConf.is_missing(data, "root") or data.root is None:
+        raise UserError("data.root is not set: give data.root=DIR, or data.images=DIR and data.masks=DIR")
+    return {
+        "root": str(data.root),
+        "names": name_list(data.test),
+        "lists": {str(name): str(file) for name, file in data.lists.items()},
+        "layout": data.layout,
+        "images": data.images,
+        "masks": data.masks,
+    }
+
+
+def name_list(value: Any) -> list[str] | None:
+    """A list of names, of which one may stand without brackets; None where none are given."""
+    if value is None:
+        return None
+    return [value] if isinstance(value, str) else [str(one) for one in value]
+
+
 def list_findings(report: DataReport) -> None:
     """Print what is wrong with the data: up to twenty findings, and where all of them are."""
     for finding in report.findings[:20]:
@@ -57,6 +86,14 @@ def list_findings(report: DataReport) -> None:
     if report.findings:
         more = len(report.findings) - 20
         print((f"  and {more} more; " if more > 0 else "  ") + f"all findings: {report.findings_file}")
+
+
+def tell_notes(report: DataReport) -> None:
+    """Print what lies at the root and is no data set, a line each, up to ten."""
+    for note in report.notes[:10]:
+        print(f"left aside: {note}")
+    if len(report.notes) > 10:
+        print(f"and {len(report.notes) - 10} more are left aside")
 
 
 def draw(config: TrainConfig, progress: Reporter | None = None) -> None:

@@ -16,9 +16,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from qefpn.commands.evaluate import evaluation_data, run_config, test_loaders
+from qefpn.commands.evaluate import evaluation_data, test_loaders
 from qefpn.commands.overrides import check_overrides, command_config, command_help, compose_config
 from qefpn.commands.prepare import prepare_data
+from qefpn.commands.run_config import run_config, run_directory
 from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
 from qefpn.errors import UserError
 from qefpn.models import ImplicitPyramid
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     with progress_bar() as progress:
         result = profile_module(module, settings, device, Teller(progress))
     result |= {"machine": machine(device, config), "network": described(config, module, checkpoint), "quality": []}
-    if checkpoint is not None and options.data.root is not None:
+    if checkpoint is not None and (options.data.root is not None or options.data.images is not None):
         result["quality"] = measured_quality(config, options, module, directory, device)
     sheets = profile_sheets(result, load_published(), MEMORY_NOTE.get(device.type, ""))
     for sheet in sheets:
@@ -94,7 +95,7 @@ def chosen(options: DictConfig, words: Sequence[str]) -> tuple[TrainConfig, Sali
     """The configuration and its network: a checkpoint's, or a fresh one composed as `qefpn train` composes it."""
     if options.checkpoint is None:
         require(
-            options.data.root is None,
+            options.data.root is None and options.data.images is None and options.data.masks is None,
             "data.root is for the quality of a trained network: give checkpoint=RUN/checkpoints/best.ckpt too",
         )
         (composed,) = check_overrides("train", [*words, "data.root=."], multirun=False)
@@ -110,7 +111,7 @@ def chosen(options: DictConfig, words: Sequence[str]) -> tuple[TrainConfig, Sali
     unloaded(config)
     config.trainer = TrainerConfig(precision=config.trainer.precision, fp32_precision=config.trainer.fp32_precision)
     config.trainer.max_epochs = 1
-    if options.data.root is not None:
+    if options.data.root is not None or options.data.images is not None:
         config.data = evaluation_data(config.data, options.data)
     check(config)
     module = build_module(config)
@@ -170,7 +171,7 @@ def output_directory(options: DictConfig, checkpoint: Path | None) -> Path:
     if options.output is not None:
         directory = Path(str(options.output)).expanduser()
     elif checkpoint is not None:
-        directory = checkpoint.parent.parent / "profile"
+        directory = run_directory(checkpoint) / "profile"
     else:
         directory = Path("outputs/profile") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     try:

@@ -14,8 +14,12 @@ from torch.utils.data import DataLoader
 
 from qefpn.data.cache import PictureCache
 from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train, limit_threads, start_worker
+from qefpn.data.duplicates import shared_lines
 from qefpn.data.integrity import Progress
 from qefpn.data.layouts import Pair
+from qefpn.data.lists import lists_by_set
+from qefpn.data.options import check_options
+from qefpn.data.own_split import Part, own_split, unused_val
 from qefpn.data.progress import training_share
 from qefpn.data.resume import Place, ResumableLoader, check_identity, fingerprint, place_of
 from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler
@@ -66,7 +70,8 @@ class SaliencyDataModule(pl.LightningDataModule):
         cache: ``"ram"`` keeps the training pictures decoded in memory, ``"none"`` reads them each time.
         cache_size: longest side kept in memory (each side on its own), in pixels; None keeps them whole.
         lists: list file a set.
-        layout: ``"PICTURES/MASKS"``, for folder names that are not recognised.
+        layout: ``"PICTURES/MASKS"``, for folders that are not recognised.
+        images, masks: the two folders outright, absolute or relative to ``root``; ``root`` may then be None.
         eval_batch_size: pictures in a validation or test batch, a device; None: a device's share of
             ``batch_size``.
         findings_file: CSV for all findings; None: in the cache folder.
@@ -100,6 +105,8 @@ class SaliencyDataModule(pl.LightningDataModule):
         cache_size: int | None = None,
         lists: Mapping[str, str] | None = None,
         layout: str | None = None,
+        images: str | Path | None = None,
+        masks: str | Path | None = None,
         eval_batch_size: int | None = None,
         findings_file: str | Path | None = None,
         seed: int = 0,
@@ -109,9 +116,9 @@ class SaliencyDataModule(pl.LightningDataModule):
         # With fewer pictures than devices some have none, and must not get those of others a second time.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.prepare_data_per_node = False  # the first process looks at the data for all
-        if root is None:
+        if root is None and (images is None or masks is None):
             raise UserError("data.root is not set; give the folder of the data sets (data.root=DIR)")
-        self.root = Path(root).expanduser()
+        self.root = None if root is None else Path(root).expanduser()
         self.train_sets = None if train is None else [train] if isinstance(train, str) else [str(n) for n in train]
         self.test_sets = None if test is None else [test] if isinstance(test, str) else [str(n) for n in test]
         self.batch_size = batch_size
@@ -123,12 +130,12 @@ class SaliencyDataModule(pl.LightningDataModule):
         self.on_error, self.blank_masks = on_error, blank_masks
         self.cache, self.cache_size = cache, cache_size
         self.lists = dict(lists or {})
-        self.layout = layout
+        self.layout, self.images, self.masks = layout, images, masks
         self.eval_batch_size = eval_batch_size
         self.findings_file = findings_file
         self.seed = seed
         self.progress = progress
-        self._validate()
+        check_options(self)
         self.train_transform = TrainTransform(crop=crop, flip=flip, augment=augment, seed=seed)
         self._report: DataReport | None = None
         self._found_training = False
@@ -138,40 +145,6 @@ class SaliencyDataModule(pl.LightningDataModule):
         self._train_shapes: list[tuple[int, int]] = []
         self.train_set: SaliencyDataset | None = None
         self._place = Place(0, 0)
-        self._fingerprint: str | None = None
-
-    def _validate(self) -> None:
-        for key, value, least in (
-            ("batch_size", self.batch_size, 1),
-            ("image_size", self.image_size, 32),
-            ("num_workers", self.num_workers, 0),
-            ("eval_batch_size", self.eval_batch_size, 1),
-            ("val_limit", self.val_limit, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value is not None and value < least:
-                raise UserError(f"data.{key} must be at least {least}, got {value}")
-        if not self.scales or min(self.scales) < 32:
-            raise UserError(f"data.scales needs sizes of at least 32 pixels, got {list(self.scales)}")
-        if self.progressive is not None and not 0.0 < self.progressive <= 1.0:
-            raise UserError(f"data.progressive is a share of training in (0, 1], got {self.progressive}")
-        for key, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
-            if not 0.0 <= share < 1.0:
-                raise UserError(f"data.{key} is a share in [0, 1), got {share}")
-        for key, choice, choices in (
-            ("on_error", self.on_error, ("fail", "skip")),
-            ("blank_masks", self.blank_masks, ("error", "keep")),
-            ("cache", self.cache, ("none", "ram")),
-        ):
-            if choice not in choices:
-                raise UserError(f"data.{key} is one of {', '.join(choices)}; got {choice!r}")
-        if self.cache_size is not None and self.cache_size < max(self.scales):
-            raise UserError(
-                f"data.cache_size={self.cache_size} is smaller than the largest of data.scales, "
-                f"{max(self.scales)}: pictures would be enlarged again"
-            )
-        if self.train_sets is not None and not self.train_sets:
-            raise UserError("data.train is empty; name a data set, or null for the pictures at data.root itself")
 
     @property
     def test_names(self) -> list[str]:
@@ -201,11 +174,7 @@ class SaliencyDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Find and split the sets, and for fitting fill the cache. Testing asks for the test sets alone: the
         training pictures need not be there."""
-        training = stage not in ("test", "predict")
-        if self.trainer is None or self.trainer.world_size == 1:
-            self._find(training)
-        else:
-            self._find_for_all(self.trainer, training)
+        self._find_for_all(training=stage not in ("test", "predict"))
         limit_threads()
         if stage in (None, "fit"):
             self._place = Place(0, 0)  # until a checkpoint says otherwise
@@ -220,37 +189,51 @@ class SaliencyDataModule(pl.LightningDataModule):
                 self.train_pairs, transform=self.train_transform, cache=decoded, size=max(self.scales)
             )
 
-    def _load(self, name: str | None, role: str) -> SetReport:
+    def _load(self, part: Part, role: str, files: Mapping[str | None, str]) -> SetReport:
+        name, split = part
         return load_set(
             self.root,
             name,
             role=role,
-            list_file=self.lists.get(name or ""),
+            split=split or role,
+            list_file=files.get(name),
             layout=self.layout,
+            images=self.images,
+            masks=self.masks,
             blank_masks=self.blank_masks,
             progress=self.progress,
         )
 
-    def _own_split(self) -> tuple[list[str | None], list[str] | None]:
-        """The names to load; a root of one's own with folders train/ and test/ is split as they say."""
+    def _own_split(self) -> tuple[list[Part], list[Part], list[Part] | None]:
+        """What to load for training, validation and testing; a root of one's own may be split already."""
+        tests: list[Part] | None = None if self.test_sets is None else [(name, None) for name in self.test_sets]
         if self.train_sets is not None:
-            return list(self.train_sets), self.test_sets
-        if self.test_sets is None and self.root.is_dir():
-            children = {child.name.lower(): child.name for child in self.root.iterdir() if child.is_dir()}
-            trains = [children[key] for key in ("train", "training") if key in children]
-            tests = [children[key] for key in ("test", "testing", "val", "valid", "validation") if key in children]
-            if trains and tests:
-                return [trains[0]], [tests[0]]
-        return [None], self.test_sets
+            for name in unused_val(self.root, [*self.train_sets, *(self.test_sets or ())]) if self.val_fraction else ():
+                log.warning("%s/ is not used: training pictures are held out; data.train=null uses it", name)
+            return [(name, None) for name in self.train_sets], [], tests
+        outright = self.images is not None or self.masks is not None or self.layout is not None
+        found = None if outright or self.root is None or self.test_sets is not None else own_split(self.root)
+        if found is None:
+            return [(None, None)], [], tests
+        for note in found.notes:
+            log.warning(note)
+        validates = found.val is not None and self.val_fraction > 0
+        if found.val is not None and not validates:
+            log.warning("%s is not used, as data.val_fraction=0 asks for no validation", found.val[0] or "the val part")
+        return [found.train], [found.val] if found.val and validates else [], [found.test] if found.test else []
 
     def _find(self, training: bool) -> None:
         if self._report is not None and (self._found_training or not training):
             return
-        train_names, test_names = self._own_split()
-        training = training or test_names is None  # what is held out for testing is part of the training set
-        trained = [self._load(name, "train") for name in train_names] if training else []
-        tested = [self._load(name, "test") for name in test_names or ()]
-        report = make_report(self.root, [*trained, *tested], self.findings_file)
+        train, val, test = self._own_split()
+        files = lists_by_set(self.lists, [name for name, _ in [*train, *val, *(test or ())]], self.root)
+        training = training or test is None  # what is held out for testing is part of the training set
+        trained = [self._load(part, "train", files) for part in train] if training else []
+        validated = [self._load(part, "val", files) for part in val] if training else []
+        tested = [self._load(part, "test", files) for part in test or ()]
+        report = make_report(
+            self.root or (trained or tested)[0].path, [*trained, *validated, *tested], self.findings_file
+        )
         for line in report.lines():
             log.info(line)
         if self.on_error == "fail":
@@ -266,12 +249,14 @@ class SaliencyDataModule(pl.LightningDataModule):
         for one in report.sets:
             if not len(one.usable):
                 raise UserError(f"nothing usable is left of {one.name} at {one.path}: {one.line()}")
-        self._split(trained, tested)
+        self._split(trained, validated, tested)
         self._report, self._found_training = report, training
 
-    def _find_for_all(self, trainer: pl.Trainer, training: bool) -> None:
+    def _find_for_all(self, training: bool) -> None:
         """The first process finds and checks; the others are told what it found, its error too."""
-        error = None
+        trainer, error = self.trainer, None
+        if trainer is None or trainer.world_size == 1:
+            return self._find(training)
         if trainer.is_global_zero:
             try:
                 self._find(training)
@@ -284,7 +269,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         for name, value in zip(names, values, strict=True):
             setattr(self, name, value)
 
-    def _split(self, trained: Sequence[SetReport], tested: Sequence[SetReport]) -> None:
+    def _split(self, trained: Sequence[SetReport], validated: Sequence[SetReport], tested: Sequence[SetReport]) -> None:
         pairs = [pair for one in trained for pair in one.usable]
         shapes = [shape for one in trained for shape in one.sizes]
         self.test_pairs = {}
@@ -300,17 +285,18 @@ class SaliencyDataModule(pl.LightningDataModule):
             if held:
                 self.test_pairs[trained[0].name] = tuple(pairs[i] for i in sorted(held))
             pairs, shapes = _without(pairs, held), _without(shapes, held)
-        seen = {str(pair.image) for pair in pairs}
-        shared = sum(str(pair.image) in seen for test in self.test_pairs.values() for pair in test)
-        if shared:
-            log.warning("%d test pictures are training pictures too: their scores say nothing about new ones", shared)
-        held = hold_out(pairs, self.val_fraction, self.val_limit, "validation")
-        self.val_pairs = tuple(pairs[i] for i in sorted(held))
+        if validated:
+            self.val_pairs, held = tuple(pair for one in validated for pair in one.usable), set()
+        else:
+            held = hold_out(pairs, self.val_fraction, self.val_limit, "validation")
+            self.val_pairs = tuple(pairs[i] for i in sorted(held))
         self.train_pairs = tuple(_without(pairs, held))
         self._train_shapes = _without(shapes, held)
-        self._fingerprint = None
         if not self.train_pairs:
             raise UserError("no training pictures are left; add pictures, or lower data.test_fraction")
+        tested_pairs = [pair for test in self.test_pairs.values() for pair in test]
+        for line in shared_lines(pairs, self.train_pairs, self.val_pairs, tested_pairs):
+            log.warning(line)
 
     # ------------------------------------------------------------------ going on
 
@@ -336,14 +322,8 @@ class SaliencyDataModule(pl.LightningDataModule):
         check_identity(state_dict, self._identity())
 
     def _identity(self) -> dict[str, Any]:
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.train_pairs)
-        return {
-            "pictures": len(self.train_pairs),
-            "fingerprint": self._fingerprint,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
+        same = {"pictures": len(self.train_pairs), "fingerprint": fingerprint(self.train_pairs)}
+        return same | {"batch_size": self.batch_size, "seed": self.seed}
 
     # ------------------------------------------------------------------ loaders
 

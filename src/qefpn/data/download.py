@@ -161,13 +161,13 @@ class _Job:
         if not self.keep:
             for archive in fetched:
                 archive.unlink()
-        report = load_set(self.root, self.info.name, role=self.info.role, check=False)
+        report = load_set(self.root, self.info.name, role=self.info.role, split=self.info.role, check=False)
         return Outcome(self.info.name, report.found == self.info.count, report.line())
 
     def _there(self) -> SetReport | None:
         """The set as it is found below the root; None where it is not, or only as an archive that arrived."""
         try:
-            report = load_set(self.root, self.info.name, role=self.info.role, check=False)
+            report = load_set(self.root, self.info.name, role=self.info.role, split=self.info.role, check=False)
         except UserError:
             return None
         return None if (self.root / ARCHIVES) in report.path.parents else report

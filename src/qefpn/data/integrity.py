@@ -8,26 +8,30 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qefpn.data.cache import cpu_count
 from qefpn.data.files import PictureFile, cache_dir, file_key
+from qefpn.data.labels import colour_labels, label_values
 from qefpn.data.layouts import Pairs
-from qefpn.data.reading import picture_size, read_mask
+from qefpn.data.pooled import mapped
+from qefpn.data.reading import decode, picture_size, to_mask
 from qefpn.data.registry import official
 from qefpn.errors import UserError
 
-__all__ = ["MIN_SIDE", "Finding", "check_pairs", "summarize", "write_findings"]
+__all__ = ["MIN_SIDE", "Finding", "check_pairs", "pairing_findings", "summarize", "write_findings"]
 
 MIN_SIDE = 8
 """Pictures with a shorter side (in pixels) are reported: nothing can be seen in them."""
 
-_VERSION = 1  # of the checks: another number makes old verdicts void
+_VERSION = 2  # of the checks: another number makes old verdicts void
+_AT_ONCE = 512  # files that are handed out at a time
+_SAVE_EVERY = 20.0  # seconds
 _THRESHOLD = 128  # of 255: what counts as object
 Progress = Callable[[str, int, int], None]
 
@@ -64,10 +68,13 @@ def _look_at_image(file: PictureFile) -> dict[str, Any]:
 
 def _look_at_mask(file: PictureFile) -> dict[str, Any]:
     try:
-        mask = read_mask(file)
+        image = decode(file)
+        mask = to_mask(image)
     except UserError as error:
         return {"error": _reason(error)}
-    return {"size": list(mask.shape), "low": int(mask.min()), "high": int(mask.max())}
+    seen = {"size": list(mask.shape), "low": int(mask.min()), "high": int(mask.max())}
+    labels, colours = label_values(mask), colour_labels(image)
+    return seen | ({"labels": labels} if labels else {}) | ({"colours": colours} if colours else {})
 
 
 def _reason(error: UserError) -> str:
@@ -109,6 +116,7 @@ class _Verdicts:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 json.dump({"version": _VERSION, "files": self._known}, stream)
             os.replace(temporary, self._path)
+            self._changed = False
 
 
 def _look(pairs: Pairs, progress: Progress | None) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -126,13 +134,19 @@ def _look(pairs: Pairs, progress: Progress | None) -> list[tuple[dict[str, Any],
     def look(job: tuple[str, int, PictureFile]) -> dict[str, Any]:
         return _look_at_image(job[2]) if job[0] == "image" else _look_at_mask(job[2])
 
-    if todo:
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            for done, (job, verdict) in enumerate(zip(todo, pool.map(look, todo), strict=True), start=1):
+    done, saved = 0, time.monotonic()
+    try:
+        for some in (todo[first : first + _AT_ONCE] for first in range(0, len(todo), _AT_ONCE)):
+            for job, verdict in mapped(look, some, cpu_count()):
                 seen[job[0], job[1]] = verdict
                 verdicts.put(job[0], job[2], verdict)
+                done += 1
                 if progress is not None and (done % 100 == 0 or done == len(todo)):
                     progress(f"checking {pairs.name}", done, len(todo))
+            if time.monotonic() - saved > _SAVE_EVERY:  # a run that is killed loses little
+                verdicts.save()
+                saved = time.monotonic()
+    finally:  # one that is stopped loses nothing
         verdicts.save()
     return [(seen["image", index], seen["mask", index]) for index in range(len(pairs))]
 
@@ -147,15 +161,16 @@ def check_pairs(
     """Read every picture and mask once.
 
     Errors are: a picture without a mask or a mask without a picture, a listed name that is not there, a file
-    that cannot be read, a picture smaller than :data:`MIN_SIDE`, sizes that differ, and for training a mask
-    that is empty or all foreground. For testing such a mask is a warning: the protocols say what it scores.
+    that cannot be read, a picture smaller than :data:`MIN_SIDE`, sizes that differ, a mask of classes instead of
+    black and white, and for training a mask that is empty or all foreground. For testing an empty or full mask is a
+    warning: the protocols say what it scores.
     Known faults of the official sets are warnings too; for training such pairs are left out.
 
     Verdicts are kept between runs, by path, size and modification time.
 
     Args:
         pairs: the set.
-        role: ``"train"`` or ``"test"``.
+        role: ``"train"``, ``"val"`` or ``"test"``.
         blank_masks: ``"keep"`` lets empty and full masks into training (pictures without an object, on
             purpose).
         progress: called as ``progress(what, done, total)``.
@@ -165,20 +180,15 @@ def check_pairs(
     """
     info = official(pairs.name)
     defects = info.defects if info is not None else {}
-    findings = [
-        *(Finding(pairs.name, "picture without a mask", path) for path in pairs.images_without_mask),
-        *(Finding(pairs.name, "mask without a picture", path) for path in pairs.masks_without_image),
-        *(Finding(pairs.name, "listed but not there", name) for name in pairs.missing),
-        *(Finding(pairs.name, "second file of one name", path, "left out", "warning") for path in pairs.duplicates),
-    ]
+    findings = pairing_findings(pairs)
     good, sizes = [], []
     for pair, (image, mask) in zip(pairs, _look(pairs, progress), strict=True):
         found = _judge(pairs.name, pair.image, pair.mask, image, mask)
         if pair.name in defects:
             found = [replace(one, level="warning", detail=f"{one.detail}; {defects[pair.name]}") for one in found]
-            usable = not found or (role == "test" and "error" not in image and "error" not in mask)
+            usable = not found or (role != "train" and "error" not in image and "error" not in mask)
         else:
-            if role == "test" or blank_masks == "keep":
+            if role != "train" or blank_masks == "keep":
                 found = [replace(one, level="warning") if one.kind in _BLANK else one for one in found]
             usable = all(one.level == "warning" for one in found)
         findings.extend(found)
@@ -186,6 +196,16 @@ def check_pairs(
             good.append(pair)
             sizes.append((int(image["size"][0]), int(image["size"][1])))
     return pairs.select(good), sizes, findings
+
+
+def pairing_findings(pairs: Pairs) -> list[Finding]:
+    """What names alone show: files that did not pair, and listed names that are not there."""
+    return [
+        *(Finding(pairs.name, "picture without a mask", path) for path in pairs.images_without_mask),
+        *(Finding(pairs.name, "mask without a picture", path) for path in pairs.masks_without_image),
+        *(Finding(pairs.name, "listed but not there", name) for name in pairs.missing),
+        *(Finding(pairs.name, "second file of one name", path, "left out", "warning") for path in pairs.duplicates),
+    ]
 
 
 _BLANK = ("empty mask", "mask that is all foreground")
@@ -206,7 +226,13 @@ def _judge(
         if image["size"] == mask["size"][::-1]:
             detail += ", turned: one of the two lacks the other's EXIF orientation"
         found.append(Finding(name, "sizes differ", str(image_file), detail))
-    if "size" in mask and mask["high"] < _THRESHOLD:
+    if mask.get("colours"):
+        detail = f"{mask['colours']} colours, each of them read as object, a border between them too"
+        found.append(Finding(name, "mask in colours", str(mask_file), detail, "warning"))
+    if "labels" in mask:
+        detail = f"{mask['labels']}: make the object 255 and the rest 0"
+        found.append(Finding(name, "label map", str(mask_file), detail))
+    elif "size" in mask and mask["high"] < _THRESHOLD:
         detail = "" if mask["high"] == 0 else f"its brightest value is {mask['high']} of 255; is it a label map?"
         found.append(Finding(name, _BLANK[0], str(mask_file), detail))
     elif "size" in mask and mask["low"] >= _THRESHOLD:

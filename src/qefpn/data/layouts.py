@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import overload
 
 from qefpn.data.files import PictureFile, Tree, open_tree
 from qefpn.data.lists import apply_list, read_list
-from qefpn.data.pairing import Match, by_name, folder_role, match_names, side_by_side
+from qefpn.data.pairing import SPLITS, by_name, match_names
+from qefpn.data.search import NoMasks, named_folders, search, search_masks
 from qefpn.errors import UserError
 
 __all__ = ["Pair", "Pairs", "find_pairs"]
@@ -23,7 +23,8 @@ class Pair:
 
     Attributes:
         name: what both are called, without suffix; also the name of a saved map.
-        image, mask: the files (paths, or members of a zip).
+        image, mask: the files (paths, or members of a zip); ``image`` is ``""`` where a set of masks alone was
+            asked for.
         dataset: name of the set that the pair belongs to.
     """
 
@@ -47,6 +48,7 @@ class Pairs(Sequence[Pair]):
         missing: names in the list file that are not in the set.
         unlisted: number of pairs that the list file leaves out.
         name: name of the set.
+        split: the split that a list beside the pictures or folders within theirs cut the set down to.
     """
 
     root: Path
@@ -58,6 +60,7 @@ class Pairs(Sequence[Pair]):
     missing: tuple[str, ...] = ()
     unlisted: int = 0
     name: str = ""
+    split: str | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -79,191 +82,190 @@ class Pairs(Sequence[Pair]):
         return replace(self, items=tuple(items))
 
 
-_MAX_NESTING = 2
-
-
-@dataclass
-class _Candidate:
-    """One place where a set may be: ``parent`` ("" or "a/b/"), its layout and how it paired."""
-
-    parent: str
-    layout: str
-    prefix: str
-    match: Match
-    others: tuple[str, ...] = ()
-
-
-def _below(paths: Iterable[str], base: str) -> list[str]:
-    return [path for path in paths if path.startswith(base)]
-
-
-def _two_folders(paths: list[str], parent: str) -> list[_Candidate]:
-    """The set or sets in sibling folders of pictures and masks under ``parent``, one a prefix."""
-    folders = sorted({path[len(parent) :].split("/", 1)[0] for path in paths if "/" in path[len(parent) :]})
-    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"image": [], "mask": []})
-    for folder in folders:
-        found = folder_role(folder)
-        if found:
-            groups[found[1]][found[0]].append(folder)
-    if "" in groups or len(groups) == 2:  # DUT-OMRON-image beside pixelwiseGT-new-PASCAL: one prefix is missing
-        lonely = [key for key, roles in groups.items() if not (roles["image"] and roles["mask"])]
-        if len(lonely) == 2 and not any(r["image"] and r["mask"] for r in groups.values()):
-            merged = {role: groups[lonely[0]][role] + groups[lonely[1]][role] for role in ("image", "mask")}
-            groups = defaultdict(lambda: {"image": [], "mask": []}, {"": merged})
-    candidates = []
-    for prefix, roles in groups.items():
-        best: _Candidate | None = None
-        for image_folder in roles["image"]:
-            image_base = f"{parent}{image_folder}/"
-            images, image_extra = by_name(_below(paths, image_base), image_base, lossy_first=True)
-            for mask_folder in roles["mask"]:
-                mask_base = f"{parent}{mask_folder}/"
-                masks, mask_extra = by_name(_below(paths, mask_base), mask_base, lossy_first=False)
-                match = match_names(images, masks)
-                match.duplicates = sorted(image_extra + mask_extra)
-                if best is None or len(match.pairs) > len(best.match.pairs):
-                    best = _Candidate(parent, f"{image_folder}/{mask_folder}", prefix, match)
-        if best is not None:
-            used = best.layout.split("/")
-            best.others = tuple(name for name in roles["image"] + roles["mask"] if name not in used)
-            candidates.append(best)
-    return candidates
-
-
-def _candidates(below: list[str], parent: str) -> list[_Candidate]:
-    """The sets directly at ``parent``; ``below`` are the pictures under it."""
-    found = _two_folders(below, parent)
-    if any(candidate.match.pairs for candidate in found):
-        return [candidate for candidate in found if candidate.match.pairs]
-    direct = [path for path in below if "/" not in path[len(parent) :]]
-    match = side_by_side(direct, parent)
-    if match.pairs:
-        return [_Candidate(parent, "pictures and masks side by side", "", match)]
-    return found
-
-
-def _by_parent(paths: Iterable[str], depth: int) -> dict[str, list[str]]:
-    """Pictures by the folder ``depth`` levels below the root that they are under: "a/b/" ("" for the
-    root)."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        parts = path.split("/")
-        if len(parts) > depth:
-            groups["/".join(parts[:depth]) + "/" if depth else ""].append(path)
-    return dict(sorted(groups.items()))
-
-
-def _explicit(paths: list[str], layout: str, root: Path) -> _Candidate:
-    folders = [folder.strip("/ ") for folder in layout.split(":" if ":" in layout else "/")]
-    if len(folders) != 2:
-        raise UserError(f"layout {layout!r} must name two folders below {root}: 'PICTURES/MASKS' (or 'a/b:c/d')")
-    sides = []
-    for folder, lossy in zip(folders, (True, False), strict=True):
-        base = folder + "/"
-        files = _below(paths, base)
-        if not files:
-            raise UserError(f"layout {layout!r}: no pictures in {root / folder}")
-        sides.append(by_name(files, base, lossy_first=lossy))
-    match = match_names(sides[0][0], sides[1][0])
-    match.duplicates = sorted(sides[0][1] + sides[1][1])
-    return _Candidate("", layout, "", match)
-
-
-def _search(tree: Tree, hint: str | None) -> _Candidate:
-    paths = list(tree.pictures)
-    unpaired: list[_Candidate] = []
-    for depth in range(_MAX_NESTING + 1):
-        found = [
-            candidate for parent, below in _by_parent(paths, depth).items() for candidate in _candidates(below, parent)
-        ]
-        unpaired.extend(candidate for candidate in found if not candidate.match.pairs)
-        found = [candidate for candidate in found if candidate.match.pairs]
-        if hint and len(found) > 1:
-            wanted = re.sub(r"[^a-z0-9]+", "", hint.lower())
-            named = [
-                one
-                for one in found
-                if wanted in {re.sub(r"[^a-z0-9]+", "", part.lower()) for part in (one.prefix, *one.parent.split("/"))}
-            ]
-            found = named or found
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(one.parent.strip("/") or one.layout for one in found[:6])
-            raise UserError(f"{tree.root} holds {len(found)} data sets ({names}); give the folder of one of them")
-    if unpaired:
-        return unpaired[0]
-    if not paths:
-        raise UserError(f"no pictures (jpg, png, bmp, ...) under {tree.root}; is it the folder of the data set?")
-    raise UserError(
-        f"{tree.root} holds pictures ({len(paths)}) but no masks that were recognised: put them into folders "
-        f"such as images/ and masks/, or side by side as a.jpg and a.png"
-    )
-
-
 def find_pairs(
-    root: str | Path,
+    root: str | Path | None,
     *,
     name: str | None = None,
     list_file: str | Path | None = None,
     split: str | None = None,
     layout: str | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    masks_alone: bool = False,
 ) -> Pairs:
     """Pictures and masks of one data set, in whichever layout it comes.
 
-    Recognised are two folders, one of pictures and one of masks, under the names that data sets use
-    (``DUTS-TR-Image/DUTS-TR-Mask``, ``Image/Mask``, ``images/ground_truth_mask``, ``images/GT``, ``imgs/gt``,
-    ``images/masks``, ``images/segmentations``, ``im/gt``, ``img/gt_mask``, ...; any of one with any of the
-    other, any case), and pictures beside their masks in one folder (``a.jpg`` + ``a.png``, or ``a.png`` +
-    ``a_mask.png``); at ``root`` or up to two folders deeper; in a folder or inside a zip, which is read in
-    place.
+    Recognised are two folders, one of pictures and one of masks: under the names that data sets use
+    (``DUTS-TR-Image/DUTS-TR-Mask``, ``images/ground_truth_mask``, ``imgs/gt``, ``images/masks``, ...; any of one
+    with any of the other, any case), or any two whose names pair and whose files are pictures in one and masks in
+    the other; and pictures beside their masks in one folder (``a.jpg`` + ``a.png``, or ``a.png`` + ``a_mask.png``);
+    at ``root`` or up to two folders deeper; in a folder or inside a zip, which is read in place. Names pair as
+    :func:`qefpn.data.pairing.match_names` says.
 
     Args:
-        root: folder or zip file of one data set.
+        root: folder or zip file of one data set; None where ``images`` and ``masks`` are given.
         name: name of the set; also decides where ``root`` holds several. Default: the name of ``root``.
-        list_file: text file of the names to use, one a line (with or without suffix; two columns of paths as
-            in ``train_pair.lst`` also work), relative to ``root`` or absolute.
-        split: ``"train"`` or ``"test"``: use ``<split>.txt`` or ``<split>.lst`` beside the picture folder, if
-            there is one and it names pictures of the set.
-        layout: ``"PICTURES/MASKS"``, the two folders, where their names are not recognised.
+        list_file: text file of the names to use, one a line (see :mod:`qefpn.data.lists`), relative to ``root`` or
+            absolute.
+        split: ``"train"``, ``"val"`` or ``"test"``: use ``<split>.txt`` or ``<split>.lst`` beside the picture
+            folder, if there is one and it names pictures of the set, or the folders of that name within both.
+        layout: ``"PICTURES/MASKS"``, two folders below ``root``.
+        images, masks: the two folders (or zips) outright, absolute or relative to ``root`` or to the working folder.
+        masks_alone: where there are no pictures, take the masks alone.
 
     Returns:
         :class:`Pairs`; what does not pair is named in it, not raised.
 
     Raises:
-        UserError: nothing at ``root``, no pictures or masks in it, or several data sets.
+        UserError: nothing at ``root``, no pictures or masks in it, several data sets, or folders of which it cannot
+            be told which holds the masks.
     """
+    if images is not None or masks is not None:
+        pairs, tree, parent = _outright(root, name, images, masks, masks_alone)
+    else:
+        if root is None:
+            raise UserError("data.root is not set; give the folder of the data set, or data.images and data.masks")
+        pairs, tree, parent = _searched(root, name, layout, masks_alone)
+    for pair in pairs:
+        if ".." in pair.name or pair.name.startswith("/") or (os.sep == "\\" and "\\" in pair.name):
+            parts = pair.name.replace("\\", "/").split("/")
+            if ".." in parts or not parts[0] or ":" in parts[0]:
+                raise UserError(f"{pair.mask}: its path leads outside the data set; the archive was not made for this")
+    listed = read_list(tree, parent, list_file, split)
+    if listed is None:
+        return _of_split(pairs, split)
+    cut = apply_list(pairs, *listed, required=list_file is not None)
+    return replace(cut, split=split) if list_file is None and cut is not pairs else cut
+
+
+def _of_split(pairs: Pairs, split: str | None) -> Pairs:
+    """The part of a set whose folders are called train, val and test within its pictures; all where none are."""
+    kinds = [SPLITS.get(PurePosixPath(pair.name).parts[0].lower()) for pair in pairs if "/" in pair.name]
+    if split is None or len(kinds) < len(pairs) or None in kinds or split not in kinds or len({*kinds}) < 2:
+        return pairs
+
+    def kept(files: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(
+            file for file in files if split in [SPLITS.get(part.lower()) for part in PurePosixPath(file).parts]
+        )
+
+    chosen = tuple(pair for pair, kind in zip(pairs, kinds, strict=True) if kind == split)
+    return replace(
+        pairs,
+        layout=f"{pairs.layout}, folders of {split}",
+        items=chosen,
+        images_without_mask=kept(pairs.images_without_mask),
+        masks_without_image=kept(pairs.masks_without_image),
+        duplicates=kept(pairs.duplicates),
+        unlisted=len(pairs) - len(chosen),
+        split=split,
+    )
+
+
+def _searched(root: str | Path, name: str | None, layout: str | None, masks_alone: bool) -> tuple[Pairs, Tree, str]:
     tree = open_tree(root)
-    found = _explicit(list(tree.pictures), layout, tree.root) if layout else _search(tree, name)
+    set_name = name or (tree.root.stem if tree.is_zip else tree.root.resolve().name)
+    inside = ", read inside the zip" if tree.is_zip else ""
+    try:
+        found = named_folders(tree, layout) if layout else search(tree, name)
+    except NoMasks:
+        if not masks_alone:
+            raise
+        found = None
+    if found is None or (masks_alone and not found.match.pairs and not found.match.images):
+        parent, named, extra = search_masks(tree)
+        pairs = _masks_of(tree, named, extra, f"{parent}masks without pictures{inside}", set_name)
+        return pairs, tree, parent
     match = found.match
     label = found.layout
     if found.parent:
         label = f"{found.parent.rstrip('/')}: {label}" if "side by side" in label else found.parent + label
     if found.others:
         label += f" ({', '.join(found.others)} left aside)"
-    if tree.is_zip:
-        label += ", read inside the zip"
-    set_name = name or (tree.root.stem if tree.is_zip else tree.root.resolve().name)
-
     names = _short_names([entry[0] for entry in match.pairs])
-    items = sorted(
-        (
-            Pair(short, tree.file(image), tree.file(mask), set_name)
-            for short, (_, image, mask) in zip(names, match.pairs, strict=True)
-        ),
-        key=lambda pair: pair.name,
+    items = (
+        Pair(short, tree.file(image), tree.file(mask), set_name)
+        for short, (_, image, mask) in zip(names, match.pairs, strict=True)
     )
-    pairs = Pairs(
-        tree.root,
-        label,
-        tuple(items),
-        tuple(match.images),
-        tuple(match.masks),
-        tuple(sorted(match.duplicates)),
-        name=set_name,
+    return (
+        _pairs(tree.root, label + inside, items, match.images, match.masks, match.duplicates, set_name),
+        tree,
+        found.parent,
     )
-    listed = read_list(tree, found.parent, list_file, split)
-    return pairs if listed is None else apply_list(pairs, *listed, required=list_file is not None)
+
+
+def _masks_of(tree: Tree, named: dict[str, str], extra: Iterable[str], label: str, set_name: str) -> Pairs:
+    items = (
+        Pair(short, "", tree.file(file), set_name)
+        for short, file in zip(_short_names(list(named)), named.values(), strict=True)
+    )
+    return _pairs(tree.root, label, items, (), (), extra, set_name)
+
+
+def _pairs(
+    root: Path,
+    label: str,
+    items: Iterable[Pair],
+    images: Iterable[str],
+    masks: Iterable[str],
+    duplicates: Iterable[str],
+    name: str,
+) -> Pairs:
+    ordered = tuple(sorted(items, key=lambda pair: pair.name))
+    return Pairs(root, label, ordered, tuple(images), tuple(masks), tuple(sorted(duplicates)), name=name)
+
+
+def _outright(
+    root: str | Path | None,
+    name: str | None,
+    images: str | Path | None,
+    masks: str | Path | None,
+    masks_alone: bool,
+) -> tuple[Pairs, Tree, str]:
+    """The set in two folders that were named, or in one of masks."""
+    if masks is None or (images is None and not masks_alone):
+        given, other = ("images", "masks") if masks is None else ("masks", "images")
+        raise UserError(f"data.{given} is given and data.{other} is not: name both folders, pictures and masks")
+    mask_tree = open_tree(_place(root, masks, "masks"))
+    named, more = by_name(mask_tree.pictures, "", lossy_first=False)
+    if not named:
+        raise UserError(f"data.masks={masks}: no pictures in {mask_tree.root}")
+    if images is None:
+        set_name = name or mask_tree.root.resolve().stem
+        return _masks_of(mask_tree, named, more, f"{masks}: masks without pictures", set_name), mask_tree, ""
+    tree = open_tree(_place(root, images, "images"))
+    pictures, doubled = by_name(tree.pictures, "", lossy_first=True)
+    if not pictures:
+        raise UserError(f"data.images={images}: no pictures in {tree.root}")
+    match = match_names(pictures, named)
+    set_name = name or tree.root.resolve().stem
+    names = _short_names([entry[0] for entry in match.pairs])
+    items = (
+        Pair(short, tree.file(image), mask_tree.file(mask), set_name)
+        for short, (_, image, mask) in zip(names, match.pairs, strict=True)
+    )
+    above = Path(root).expanduser() if root is not None else tree.root.parent
+    pairs = _pairs(
+        above,
+        f"{images} with {masks}",
+        items,
+        [str(tree.file(path)) for path in match.images],
+        [str(mask_tree.file(path)) for path in match.masks],
+        [*(str(tree.file(path)) for path in doubled), *(str(mask_tree.file(path)) for path in more)],
+        set_name,
+    )
+    texts = tuple(sorted(path.name for path in above.glob("*") if path.suffix in (".txt", ".lst")))
+    return pairs, Tree(above, (), texts), ""
+
+
+def _place(root: str | Path | None, folder: str | Path, key: str) -> Path:
+    path = Path(folder).expanduser()
+    below = None if root is None else Path(root).expanduser() / path
+    for place in (below, path):
+        if place is not None and place.exists():
+            return place
+    where = f" below {root}, nor one {path}" if root is not None and not path.is_absolute() else ""
+    raise UserError(f"data.{key}={folder}: there is no such folder{where}")
 
 
 def _short_names(keys: list[str]) -> list[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from qefpn.data.files import open_tree
+from qefpn.data.archive_names import archive_stem, unpack_first
+from qefpn.data.files import PictureFile, Tree, ZipMember, open_tree
 from qefpn.data.layouts import Pair
 from qefpn.data.pairing import by_name, match_names
 from qefpn.data.reading import decode
@@ -30,12 +30,16 @@ class MapFolder:
 
     Attributes:
         method, dataset: their names; of several folders that name the same pair the first counts.
-        folder: where the maps lie, at any depth.
+        folder: where the maps lie, at any depth; a zip, where they are the whole of one.
+        tree: the files of the folder or zip that was searched.
+        inside: the folder within ``tree``, ``""`` or ``"a/b/"``.
     """
 
     method: str
     dataset: str
     folder: Path
+    tree: Tree
+    inside: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,13 @@ class FoundMaps:
     """Which maps belong to the pictures of a data set.
 
     Attributes:
-        maps: name of a picture → its map.
+        maps: name of a picture → its map, a file or a member of a zip.
         missing: names of pictures without a map.
         extra: maps, relative to their folder, that belong to no picture.
         twice: maps, relative to their folder, that were passed over because another one has the same name.
     """
 
-    maps: dict[str, Path]
+    maps: dict[str, Path | ZipMember]
     missing: list[str]
     extra: list[str]
     twice: list[str] = field(default_factory=list)
@@ -60,70 +64,115 @@ def _key(name: str) -> str:
     return normalize_name(known.name if known else name)
 
 
-def _folders(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return []
-    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))]
+@dataclass(frozen=True)
+class _Place:
+    """A folder of maps, on disk or in a zip."""
+
+    name: str
+    tree: Tree
+    inside: str
+
+    @property
+    def pictures(self) -> list[str]:
+        """Files at any depth, relative to it."""
+        return [path[len(self.inside) :] for path in self.tree.pictures if path.startswith(self.inside)]
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether maps lie right in it."""
+        return any("/" not in path for path in self.pictures)
+
+    @property
+    def path(self) -> Path:
+        return self.tree.root / self.inside if self.inside else self.tree.root
+
+    def folders(self) -> list[_Place]:
+        """What is right below it and holds pictures: folders, and zips on disk."""
+        found = {path.split("/", 1)[0] for path in self.pictures if "/" in path}
+        if not self.tree.is_zip:
+            found |= {file.parent.name for file in self.path.glob("[!.]*/*.[zZ][iI][pP]")}
+        names = sorted(found)
+        below = [_Place(name, self.tree, f"{self.inside}{name}/") for name in names]
+        for file in [] if self.tree.is_zip else sorted(self.path.glob("*.[zZ][iI][pP]")):
+            if not file.name.startswith(".") and file.stem not in names:
+                below.append(_Place(file.stem, open_tree(file), ""))
+        return below
+
+    def archives(self) -> list[Path]:
+        """Archives below it that are not read."""
+        if self.tree.is_zip:
+            return []
+        files = (file for depth in ("*", "*/*", "*/*/*") for file in self.path.glob(depth))
+        return sorted(file for file in files if archive_stem(file) is not None and file.is_file())
+
+    def holding(self, method: str, dataset: str) -> MapFolder:
+        return MapFolder(method, dataset, self.path, self.tree, self.inside)
 
 
 def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple[list[MapFolder], list[str]]:
-    """The maps below a folder: ``<method>/<data set>/``, ``<data set>/<method>/``, or those of one method alone.
+    """The maps below a folder or zip: ``<method>/<data set>/``, ``<data set>/<method>/``, or those of one method alone.
 
     A folder is a data set's where its name is (in any case, with any separators). Where no folder is, a folder of
-    maps belongs to the data set that shares the most names with it, and is named as its method.
+    maps belongs to the data set that shares the most names with it, and is named as its method. A zip stands for a
+    folder everywhere.
 
     Args:
-        root: the folder.
+        root: the folder or zip.
         datasets: the pictures by data set.
 
     Returns:
-        the folders found, sorted by method then by the order of ``datasets``, and the names of published data sets
-        that have maps there but are not in ``datasets``.
+        the folders found, sorted by method then by the order of ``datasets``, and what is left aside: the names of
+        published data sets that have maps there but are not in ``datasets``, and archives that are not read.
 
     Raises:
         UserError: there is no such folder, or no maps of these data sets in it.
     """
     base = Path(root).expanduser()
-    if not base.is_dir():
+    if base.is_file() and archive_stem(base) is not None:
+        raise UserError(f"maps={root}: {unpack_first(base)}")
+    if not base.exists():
         raise UserError(f"maps={root}: there is no such folder; it should hold METHOD/DATA SET/NAME.png")
+    name = base.stem if base.is_file() else base.resolve().name
+    top = _Place(name, open_tree(base), "")
+    if top.tree.is_zip and not top.is_direct and len(inner := top.folders()) == 1 and _key(inner[0].name) == _key(name):
+        top = inner[0]  # maps.zip with maps/ in it
     keys = {_key(name): name for name in datasets}
-    found: dict[tuple[str, str], Path] = {}
+    found: dict[tuple[str, str], _Place] = {}
     unknown: set[str] = set()
-    _search(base, base.resolve().name, keys, found, unknown, depth=0)
+    _search(top, top.name, keys, found, unknown, depth=0)
     if not found:
-        direct = any("/" not in name for name in open_tree(base).pictures)
-        for folder in [base] if direct else _folders(base):
-            name = _most_alike(folder, datasets)
-            if name is not None:
-                found[(folder.resolve().name, name)] = folder
+        for place in [top] if top.is_direct else top.folders():
+            dataset = _most_alike(place, datasets)
+            if dataset is not None:
+                found[(place.name, dataset)] = place
+    archives = top.archives()
     if not found:
+        aside = [*sorted(unknown), *(unpack_first(file) for file in archives[:1])]
         raise UserError(
             f"maps={root}: no map there belongs to a picture of {', '.join(datasets) or 'any data set'}; "
             f"maps lie in METHOD/DATA SET/NAME.png or DATA SET/METHOD/NAME.png"
-            + (f" (there are maps of {', '.join(sorted(unknown))})" if unknown else "")
+            + (f" (there are maps of {', '.join(aside)})" if aside else "")
         )
     order = list(datasets)
-    folders = [MapFolder(method, dataset, folder) for (method, dataset), folder in found.items()]
-    return sorted(folders, key=lambda one: (one.method.casefold(), order.index(one.dataset))), sorted(unknown)
+    folders = [place.holding(method, dataset) for (method, dataset), place in found.items()]
+    left = [*sorted(unknown), *(unpack_first(file) for file in archives)]
+    return sorted(folders, key=lambda one: (one.method.casefold(), order.index(one.dataset))), left
 
 
 def _search(
-    folder: Path,
+    place: _Place,
     method: str,
     keys: Mapping[str, str],
-    found: dict[tuple[str, str], Path],
+    found: dict[tuple[str, str], _Place],
     unknown: set[str],
     depth: int,
 ) -> None:
-    """Note the data sets' folders at and below ``folder``, whose maps are of ``method`` if no folder says more."""
-    for child in _folders(folder):
+    """Note the data sets' folders at and below ``place``, whose maps are of ``method`` if no folder says more."""
+    for child in place.folders():
         dataset = keys.get(_key(child.name))
         if dataset is not None:
-            methods = [one for one in _folders(child) if open_tree(one).pictures]
-            direct = any("/" not in name for name in open_tree(child).pictures)
-            if direct or not methods:
+            methods = child.folders()
+            if child.is_direct or not methods:
                 found.setdefault((method, dataset), child)
             else:
                 for one in methods:
@@ -136,48 +185,34 @@ def _search(
             _search(child, inner, keys, found, unknown, depth + 1)
 
 
-def _most_alike(folder: Path, datasets: Mapping[str, Sequence[Pair]]) -> str | None:
-    files = open_tree(folder).pictures
-    stems = {PurePosixPath(name).stem for name in files}
-    shared = {name: len(stems & {PurePosixPath(pair.name).name for pair in pairs}) for name, pairs in datasets.items()}
+def _most_alike(place: _Place, datasets: Mapping[str, Sequence[Pair]]) -> str | None:
+    """The data set that most of the maps pair with, by their names with or without a common beginning and ending."""
+    shared = {name: len(_match(place.tree, place.inside, pairs).maps) for name, pairs in datasets.items()}
     best = max(shared, key=lambda name: shared[name], default=None)
     return best if best is not None and shared[best] else None
 
 
-def match_maps(folder: Path, pairs: Sequence[Pair]) -> FoundMaps:
+def match_maps(folder: MapFolder | str | Path, pairs: Sequence[Pair]) -> FoundMaps:
     """Pair the maps below a folder with pictures by name, in any folders and letter case, a ``_sal`` or the like at
-    the end aside. Of two maps with one name the lossless one counts.
+    the end, or one beginning and ending of all maps, aside. Of two maps with one name the lossless one counts.
     """
-    tree = open_tree(folder)
-    files, twice = by_name(tree.pictures, "", lossy_first=False)
-    match = match_names({pair.name: pair.name for pair in pairs}, files)
-    _match_common_ending(match.pairs, match.images, match.masks)
-    maps = {name: folder / file for name, _, file in match.pairs}
-    return FoundMaps(maps, sorted(match.images), sorted(match.masks), sorted(twice))
+    if isinstance(folder, MapFolder):
+        return _match(folder.tree, folder.inside, pairs)
+    return _match(open_tree(folder), "", pairs)
 
 
-def _match_common_ending(pairs: list[tuple[str, str, str]], missing: list[str], extra: list[str]) -> None:
-    """Pair what is left where all maps carry one ending of the method's own: ``0001_BASNet.png``."""
-    by_start: dict[str, list[str]] = defaultdict(list)
-    stems = {file: PurePosixPath(file).stem for file in extra}
-    for name in missing:
-        last = PurePosixPath(name).name
-        by_start[name] = [file for file, stem in stems.items() if stem != last and stem.startswith(last)]
-    endings: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, files in by_start.items():
-        for file in files:
-            endings[stems[file][len(PurePosixPath(name).name) :]].append((name, file))
-    ending = max(endings, key=lambda one: len(endings[one]), default=None)
-    if ending is None or not ending.startswith(("_", "-", ".", " ")):
-        return
-    for name, file in endings[ending]:
-        if name in missing and file in extra:
-            pairs.append((name, name, file))
-            missing.remove(name)
-            extra.remove(file)
+def _match(tree: Tree, inside: str, pairs: Sequence[Pair]) -> FoundMaps:
+    files, twice = by_name([path for path in tree.pictures if path.startswith(inside)], inside, lossy_first=False)
+    match = match_names({pair.name: pair.name for pair in pairs}, files, single=True)
+    maps: dict[str, Path | ZipMember] = {}
+    for name, _, file in match.pairs:
+        found = tree.file(file)
+        maps[name] = found if isinstance(found, ZipMember) else Path(found)
+    relative = [[path[len(inside) :] for path in paths] for paths in (match.masks, twice)]
+    return FoundMaps(maps, sorted(match.images), sorted(relative[0]), sorted(relative[1]))
 
 
-def read_map(file: str | Path | bytes) -> tuple[npt.NDArray[np.uint8], str]:
+def read_map(file: PictureFile | bytes) -> tuple[npt.NDArray[np.uint8], str]:
     """Read a saliency map as uint8 (H, W), and say what about it is unusual.
 
     Grey values are taken as they are. Colour becomes luminance (a grey map saved as RGB keeps its values), alpha is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -119,8 +120,12 @@ _ALIASES = {"omron": "DUT-OMRON", "pascal": "PASCAL-S", "dutstrain": "DUTS-TR", 
 
 
 def normalize_name(name: str) -> str:
-    """``name`` in lower case without separators: ``DUT_OMRON``, ``dut-omron`` and ``DUTOMRON`` agree."""
-    return re.sub(r"[^a-z0-9]+", "", name.lower())
+    """``name`` in lower case without separators: ``DUT_OMRON``, ``dut-omron`` and ``DUTOMRON`` agree.
+
+    Letters of any script stay: names in other scripts must not all become one.
+    """
+    plain = unicodedata.normalize("NFC", name).lower()
+    return re.sub(r"[\W_]+", "", plain) or plain
 
 
 _NORMALIZED = {normalize_name(name): name for name in DATASETS}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -56,7 +57,8 @@ def _is_validated(loop: Any) -> bool:
     return bool(ran and progress.is_last_batch)
 
 
-def fingerprint(pairs: Sequence[Pair]) -> str:
+@functools.lru_cache(maxsize=2)  # asked for with every checkpoint
+def fingerprint(pairs: tuple[Pair, ...]) -> str:
     """16 hexadecimal digits out of the names, order and file sizes of pictures and masks.
 
     The same on every machine, wherever the files lie and whenever they were copied; nothing is read.

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qefpn.data.integrity import Finding, Progress, check_pairs, summarize, write_findings
+from qefpn.data.archive_names import archive_stem, unpack_first
+from qefpn.data.files import open_tree
+from qefpn.data.integrity import Finding, Progress, check_pairs, pairing_findings, summarize, write_findings
 from qefpn.data.layouts import Pairs, find_pairs
-from qefpn.data.pairing import folder_role
-from qefpn.data.registry import DATASETS, close_names, normalize_name, official
+from qefpn.data.lists import lists_by_set
+from qefpn.data.places import children, is_zip, locate
+from qefpn.data.registry import DATASETS, official
+from qefpn.data.search import Undecided
 from qefpn.errors import UserError
 
 __all__ = ["DataReport", "SetReport", "describe", "load_set", "locate"]
@@ -61,6 +65,8 @@ class SetReport:
         if self.official_count is not None and self.official_count != self.found:
             text += f" (the official set has {self.official_count})"
         text += f" in {self.path}, layout {self.layout}"
+        if self.usable.unlisted:
+            text += f", which leaves out {self.usable.unlisted} pairs"
         if self.checked and len(self.usable) != self.found:
             text += f"; {len(self.usable)} usable"
         return text + (f"; {summarize(self.findings)}" if self.findings else "")
@@ -89,11 +95,13 @@ class DataReport:
         root: ``data.root``.
         sets: one report a set.
         findings_file: CSV of all findings; None where there is none.
+        notes: a line for each folder of pictures and each archive at the root that is no set and left aside.
     """
 
     root: Path
     sets: tuple[SetReport, ...]
     findings_file: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -126,76 +134,17 @@ class DataReport:
         )
 
 
-def _children(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return []
-    return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-
-
-def _is_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip" and path.is_file()
-
-
-def _called(path: Path, name: str) -> bool:
-    stem = path.stem if _is_zip(path) else path.name
-    known, wanted = official(stem), official(name)
-    return normalize_name(stem) == normalize_name(name) or (known is not None and known is wanted)
-
-
-def locate(root: str | Path, name: str) -> Path:
-    """The folder or zip of the data set ``name``.
-
-    Tried in this order: an absolute path; a path below ``root``; a folder, then a zip, of that name (any
-    case, any separators) in ``root``, then one level deeper; the only zip whose name begins with it
-    ("DUTS-TE-300.zip"); and ``root`` itself, if that is its name or its folders carry it ("DUTS-TR-Image").
-
-    Raises:
-        UserError: there is no such set; says what is there.
-    """
-    base = Path(root).expanduser()
-    direct = Path(name).expanduser()
-    if direct.is_absolute():
-        if not direct.exists():
-            raise UserError(f"the data set {name} does not exist")
-        return direct
-    if not base.exists():
-        raise UserError(f"data.root={root} does not exist; give the folder that holds the data sets")
-    if name in (".", ""):
-        return base
-    wanted_name = normalize_name(name)
-    children = _children(base)
-    deeper = [inner for child in children if child.is_dir() for inner in _children(child)]
-    for level in (children, deeper):
-        for wanted in (Path.is_dir, _is_zip):
-            for child in level:
-                if wanted(child) and _called(child, name):
-                    return child
-    if (base / name).exists():
-        return base / name
-    zips = [child for child in children if _is_zip(child) and normalize_name(child.stem).startswith(wanted_name)]
-    if len(zips) == 1:
-        return zips[0]
-    roles = [folder_role(child.name) for child in children if child.is_dir()]
-    if _called(base, name) or any(role and normalize_name(role[1]) == wanted_name for role in roles):
-        return base
-    there = [child.stem if _is_zip(child) else child.name for child in children if child.is_dir() or _is_zip(child)]
-    close = close_names(name, there)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    if not hint and official(name) is None and close_names(name):
-        hint = f"; did you mean {close_names(name)[0]}?"
-    listing = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing that could be one"
-    raise UserError(f"no data set {name} at data.root={base}: there is {listing}{hint}")
-
-
 def load_set(
-    root: str | Path,
+    root: str | Path | None,
     name: str | None,
     *,
     role: str,
+    split: str | None = None,
     list_file: str | Path | None = None,
     layout: str | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    masks_alone: bool = False,
     check: bool = True,
     blank_masks: str = "error",
     progress: Progress | None = None,
@@ -203,32 +152,44 @@ def load_set(
     """Locate, pair and check one data set.
 
     Args:
-        root: ``data.root``.
+        root: ``data.root``; may be None where ``images`` and ``masks`` are given and ``name`` is None.
         name: a published set, a folder or zip below ``root``, an absolute path; None for ``root`` itself.
-        role: ``"train"`` or ``"test"``: which list file applies, and how blank masks count.
-        list_file, layout: see :func:`find_pairs`.
+        role: ``"train"`` or ``"test"``: how blank masks count.
+        split: which of the lists beside the pictures applies: ``"train"``, ``"val"`` or ``"test"``.
+        list_file, layout, images, masks, masks_alone: see :func:`find_pairs`.
         check: open every file (see :func:`check_pairs`).
         blank_masks, progress: see :func:`check_pairs`.
 
     Raises:
         UserError: there is no such set, or nothing in it that pairs.
     """
-    path = locate(root, name or ".")
-    if name in (None, ".") or Path(str(name)).is_absolute():
-        plain = path.stem if _is_zip(path) else path.resolve().name
+    outright = images is not None or masks is not None
+    path = None if root is None and outright and not name else locate(root or ".", name or ".")
+    if path is None:
+        plain = None
+    elif name in (None, ".") or Path(str(name)).is_absolute():
+        plain = path.stem if is_zip(path) else path.resolve().name
     else:
         plain = str(name)
-    info = official(plain)
-    title = info.name if info is not None else plain
-    pairs = find_pairs(path, name=title, list_file=list_file, split=role, layout=layout)
-    findings: Sequence[Finding] = ()
+    info = official(plain) if plain else None
+    pairs = find_pairs(
+        path,
+        name=info.name if info is not None else plain,
+        list_file=list_file,
+        split=split,
+        layout=layout,
+        images=images,
+        masks=masks,
+        masks_alone=masks_alone,
+    )
+    findings: Sequence[Finding] = pairing_findings(pairs)
     usable = pairs
     sizes: list[tuple[int, int]] = []
     if check:
         usable, sizes, findings = check_pairs(pairs, role=role, blank_masks=blank_masks, progress=progress)
     return SetReport(
-        title,
-        path,
+        pairs.name,
+        path or pairs.root,
         pairs.layout,
         role,
         len(pairs),
@@ -240,34 +201,58 @@ def load_set(
     )
 
 
-def _all_sets(root: str | Path) -> list[str | None]:
+def _all_sets(root: str | Path, layout: str | None, masks_alone: bool) -> tuple[list[str | None], list[str]]:
     """Names of the published sets below ``root``, then of other folders and zips that hold one; ``[None]``
-    where ``root`` itself is the set, or nothing is there."""
+    where ``root`` itself is the set, or nothing is there. And a line for each folder of pictures and each archive
+    that is left aside."""
     found: dict[Path, str | None] = {}
     for known in DATASETS:
         with contextlib.suppress(UserError):
             found.setdefault(locate(root, known), known)
     base = Path(root).expanduser()
     if not found:
-        with contextlib.suppress(UserError):
-            find_pairs(base)
-            return [None]
+        try:
+            find_pairs(base, layout=layout, masks_alone=masks_alone)
+            return [None], []
+        except Undecided:
+            masks_alone = False  # each of the folders in question would be a set of masks
+        except UserError:
+            pass
+    notes = []
     if base not in found:
-        for child in _children(base):
+        for child in children(base):
             covered = any(child == path or child in path.parents for path in found)
-            if not covered and (child.is_dir() or _is_zip(child)):
-                with contextlib.suppress(UserError):
-                    find_pairs(child, name=child.stem if _is_zip(child) else child.name)
+            if not covered and (child.is_dir() or is_zip(child)):
+                try:
+                    name = child.stem if is_zip(child) else child.name
+                    find_pairs(child, name=name, layout=layout, masks_alone=masks_alone)
                     found[child] = child.name
-    return list(found.values()) or [None]
+                except UserError as error:
+                    if holds_pictures(child):
+                        notes.append(str(error))
+            elif not covered and archive_stem(child) is not None and child.is_file():
+                notes.append(unpack_first(child))
+    return (list(found.values()), notes) if found else ([None], [])
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether there are any pictures in a folder or zip."""
+    try:
+        return bool(open_tree(path).pictures)
+    except UserError:
+        return True  # a zip that cannot be read is told, too
 
 
 def describe(
-    root: str | Path,
+    root: str | Path | None,
     names: Iterable[str] | None = None,
     *,
     roles: Mapping[str, str] | None = None,
     lists: Mapping[str, str] | None = None,
+    layout: str | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    masks_alone: bool = False,
     check: bool = True,
     findings_file: str | Path | None = None,
     progress: Progress | None = None,
@@ -275,10 +260,12 @@ def describe(
     """What is under ``root``, for ``qefpn data list`` and ``qefpn data verify``.
 
     Args:
-        root: folder of data sets, or one data set.
+        root: folder of data sets, or one data set; None where ``images`` and ``masks`` are given.
         names: the sets to look at; by default all that are there, or ``root`` itself.
-        roles: ``"train"`` or ``"test"`` a set; by default the official role, ``"train"`` for one's own.
+        roles: ``"train"`` or ``"test"`` a set, which is also the split that is taken of it; by default the official
+            role, ``"train"`` and everything for one's own.
         lists: list file a set.
+        layout, images, masks, masks_alone: see :func:`find_pairs`.
         check: open every file; False only pairs and counts.
         findings_file: CSV of all findings; by default in the cache folder.
         progress: called as ``progress(what, done, total)``.
@@ -286,15 +273,35 @@ def describe(
     Raises:
         UserError: a set that was asked for is not there, or there is nothing at all.
     """
-    wanted: list[str | None] = _all_sets(root) if names is None else list(names)
+    wanted: list[str | None]
+    notes: list[str] = []
+    if names is not None:
+        wanted = list(names)
+    elif images is not None or masks is not None or root is None:
+        wanted = [None]
+    else:
+        wanted, notes = _all_sets(root, layout, masks_alone)
+    files = lists_by_set(lists or {}, wanted, root)
     reports = []
     for name in wanted:
         info = official(name) if name else None
-        role = (roles or {}).get(name or "", info.role if info is not None else "train")
+        split = (roles or {}).get(name or "", info.role if info is not None else None)
         reports.append(
-            load_set(root, name, role=role, list_file=(lists or {}).get(name or ""), check=check, progress=progress)
+            load_set(
+                root,
+                name,
+                role=split or "train",
+                split=split,
+                list_file=files.get(name),
+                layout=layout,
+                images=images,
+                masks=masks,
+                masks_alone=masks_alone,
+                check=check,
+                progress=progress,
+            )
         )
-    return make_report(root, reports, findings_file)
+    return replace(make_report(root or reports[0].path, reports, findings_file), notes=tuple(notes))
 
 
 def make_report(root: str | Path, sets: Sequence[SetReport], findings_file: str | Path | None = None) -> DataReport:

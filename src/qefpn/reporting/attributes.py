@@ -154,7 +154,7 @@ def _read_attributes(pair: Pair) -> Attributes | None:
     except UserError:
         return None
     try:
-        picture: Array | None = read_image(pair.image)
+        picture: Array | None = read_image(pair.image) if pair.image else None
     except UserError:
         picture = None
     return picture_attributes(mask, picture)
@@ -188,6 +188,8 @@ def attribute_table(
             read = list(pool.map(_read_attributes, pairs))
         groups = {pair.name: found.groups for pair, found in zip(pairs, read, strict=True) if found is not None}
         for attribute, names in GROUPS.items():
+            if attribute == "contrast" and not any(pair.image for pair in pairs):
+                continue  # masks alone: there are no colours
             for group in names:
                 members = {name for name, one in groups.items() if one[attribute] == group}
                 rows += [

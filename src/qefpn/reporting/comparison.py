@@ -159,7 +159,7 @@ def read_looks(pair: Pair, entries: Sequence[Entry]) -> Looks:
         path = entry.maps.get(pair.name)
         saliency = None if path is None else _try_read(path, _read_map)
         maps.append(saliency if saliency is None or mask is None else resize_map(saliency, mask.shape))
-    return Looks(_try_read(pair.image, read_image), mask, maps)
+    return Looks(_try_read(pair.image, read_image) if pair.image else None, mask, maps)
 
 
 def _try_read(file: Any, read: Callable[[Any], Array]) -> Array | None:

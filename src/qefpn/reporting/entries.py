@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qefpn.data.files import ZipMember
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -39,7 +41,7 @@ class Entry:
     extra: list[str]
     resized: list[str]
     failed: dict[str, str]
-    maps: dict[str, Path]
+    maps: dict[str, Path | ZipMember]
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     @property

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qefpn.data.files import PictureFile
+from qefpn.data.cache import cpu_count
+from qefpn.data.files import PictureFile, ZipMember
+from qefpn.data.labels import label_values
 from qefpn.data.layouts import Pair
 from qefpn.data.maps import MapFolder, match_maps, read_map
+from qefpn.data.pooled import mapped
 from qefpn.data.reading import read_mask
 from qefpn.errors import UserError
 from qefpn.metrics import combine, saliency_scores
@@ -24,10 +29,11 @@ from qefpn.reporting.entries import Entry
 from qefpn.reporting.score_cache import Outcome, ScoreCache, score_key
 
 _CHUNK = 16
+_HASHED = 1024
 _FEW = 200
 """Below so many maps, starting processes (each imports torch) takes longer than the scoring."""
 
-Job = tuple[bytes, str, PictureFile]
+Job = tuple[bytes, PictureFile, PictureFile]
 """Key, map, mask."""
 Progress = Callable[[str, int, int], None]
 
@@ -38,7 +44,7 @@ class _Task:
 
     folder: MapFolder
     pairs: Sequence[Pair]
-    maps: dict[str, Path]
+    maps: dict[str, Path | ZipMember]
     missing: list[str]
     extra: list[str]
     twice: list[str]
@@ -46,10 +52,13 @@ class _Task:
     unreadable: dict[str, str]
 
 
-def score_map(file: str, mask: PictureFile, protocol: str) -> Outcome:
+def score_map(file: PictureFile, mask: PictureFile, protocol: str) -> Outcome:
     """Score one map against its mask; what is wrong with either is the outcome's failure, not an exception."""
     try:
         truth = read_mask(mask)
+        labels = label_values(truth)
+        if labels:
+            return Outcome(failure=f"its mask is a label map ({labels})")
         saliency, remark = read_map(file)
         record = saliency_scores(saliency, truth, protocol, curves=True)
     except (UserError, OSError, ValueError, MemoryError) as error:
@@ -65,6 +74,8 @@ def _one_thread() -> None:
     """Of a worker process: as many processes as cores, each with one thread."""
     import cv2
     import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends the work
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -119,7 +130,7 @@ def score_folders(
 
 
 def _task(folder: MapFolder, pairs: Sequence[Pair]) -> _Task:
-    found = match_maps(folder.folder, pairs)
+    found = match_maps(folder, pairs)
     return _Task(folder, pairs, found.maps, found.missing, found.extra, found.twice, {}, {})
 
 
@@ -127,24 +138,25 @@ def _find_keys(tasks: Sequence[_Task], protocol: str, cache: ScoreCache, tell: P
     total, done = sum(len(task.maps) for task in tasks), 0
     what = "reading maps"
 
-    def key_of(pair: tuple[Path, PictureFile]) -> bytes | str:
+    def key_of(pair: tuple[PictureFile, PictureFile]) -> bytes | str:
         try:
-            return score_key(cache.hash_of(str(pair[0])), cache.hash_of(pair[1]), protocol)
+            return score_key(cache.hash_of(pair[0]), cache.hash_of(pair[1]), protocol)
         except OSError as error:
             return f"cannot read {error.filename or pair[0]}: {error.strerror or error}"
 
-    with ThreadPoolExecutor() as pool:
-        for task in tasks:
-            masks = {pair.name: pair.mask for pair in task.pairs}
-            names = sorted(task.maps)
-            for name, found in zip(names, pool.map(key_of, [(task.maps[n], masks[n]) for n in names]), strict=True):
+    for task in tasks:
+        masks = {pair.name: pair.mask for pair in task.pairs}
+        names = sorted(task.maps)
+        for some in (names[first : first + _HASHED] for first in range(0, len(names), _HASHED)):
+            files = [(task.maps[name], masks[name]) for name in some]
+            for name, (_, found) in zip(some, mapped(key_of, files, 2 * cpu_count()), strict=True):
                 if isinstance(found, bytes):
                     task.keys[name] = found
                 else:
                     task.unreadable[name] = found
                 done += 1
+            cache.put([])
             tell(what, done, total)
-    cache.put([])
 
 
 def _open_jobs(tasks: Sequence[_Task], cache: ScoreCache) -> list[Job]:
@@ -153,7 +165,7 @@ def _open_jobs(tasks: Sequence[_Task], cache: ScoreCache) -> list[Job]:
         masks = {pair.name: pair.mask for pair in task.pairs}
         for name, key in task.keys.items():
             if key not in jobs and not cache.has(key):
-                jobs[key] = (key, str(task.maps[name]), masks[name])
+                jobs[key] = (key, task.maps[name], masks[name])
     return list(jobs.values())
 
 
@@ -163,17 +175,20 @@ def _run(jobs: Sequence[Job], protocol: str, cache: ScoreCache, workers: int, te
         return
     tell(what, 0, len(jobs))
     with _executor(len(jobs), workers) as pool:
-        chunks: list[Future[Any]] = [
-            pool.submit(_score_jobs, jobs[first : first + _CHUNK], protocol) for first in range(0, len(jobs), _CHUNK)
-        ]
-        kept: set[Future[Any]] = set()
+        starts = iter(range(0, len(jobs), _CHUNK))
+        chunks: set[Future[Any]] = set()  # those of which the results are not kept yet: few, as each holds curves
         try:
-            for chunk in as_completed(chunks):
-                outcomes = chunk.result()
-                cache.put(outcomes)
-                kept.add(chunk)
-                done += len(outcomes)
-                tell(what, done, len(jobs))
+            while True:
+                for first in islice(starts, 4 * workers - len(chunks)):
+                    chunks.add(pool.submit(_score_jobs, jobs[first : first + _CHUNK], protocol))
+                if not chunks:
+                    break
+                for chunk in wait(chunks, return_when=FIRST_COMPLETED).done:
+                    outcomes = chunk.result()
+                    cache.put(outcomes)
+                    chunks.discard(chunk)
+                    done += len(outcomes)
+                    tell(what, done, len(jobs))
         except BrokenProcessPool:
             raise UserError(
                 f"a worker process was ended from outside (out of memory?) after {done} of {len(jobs)} maps; what was "
@@ -181,31 +196,36 @@ def _run(jobs: Sequence[Job], protocol: str, cache: ScoreCache, workers: int, te
             ) from None
         except KeyboardInterrupt:
             for chunk in chunks:
-                if chunk not in kept and chunk.done() and not chunk.cancelled() and chunk.exception() is None:
+                if chunk.done() and not chunk.cancelled() and chunk.exception() is None:
                     cache.put(chunk.result())
             raise
 
 
 def _entry(task: _Task, protocol: str, cache: ScoreCache) -> Entry:
-    records, rows, resized = [], [], []
+    rows: list[dict[str, Any]] = []
+    resized: list[str] = []
     failed, notes = dict(task.unreadable), dict[str, list[str]]()
-    for name in sorted(task.keys):
-        outcome = cache.get(task.keys[name])
-        if outcome is None:
-            failed[name] = "its scores are gone from the cache"
-            continue
-        if outcome.failure:
-            failed[name] = outcome.failure
-            continue
-        records.append(outcome.record)
-        rows.append({"name": name, **{key: value for key, value in outcome.record.items() if key not in CURVES}})
-        if outcome.resized:
-            resized.append(name)
-        if outcome.remark:
-            notes.setdefault(outcome.remark, []).append(name)
+
+    def records() -> Iterator[dict[str, Any]]:
+        for name in sorted(task.keys):
+            outcome = cache.get(task.keys[name])
+            if outcome is None:
+                failed[name] = "its scores are gone from the cache"
+                continue
+            if outcome.failure:
+                failed[name] = outcome.failure
+                continue
+            rows.append({"name": name, **{key: value for key, value in outcome.record.items() if key not in CURVES}})
+            if outcome.resized:
+                resized.append(name)
+            if outcome.remark:
+                notes.setdefault(outcome.remark, []).append(name)
+            yield outcome.record
+
+    combined = combine(records(), protocol)
+    figures = combined if rows else {}
     if task.twice:
         notes["passed over, as another map has the same name"] = task.twice
-    figures = combine(records, protocol) if records else {}
     return Entry(
         method=task.folder.method,
         dataset=task.folder.dataset,

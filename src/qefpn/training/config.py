@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,8 @@ class DataConfig:
     augment: list[dict[str, Any]] | None = None
     blank_masks: str = "error"
     layout: str | None = None
+    images: str | None = None
+    masks: str | None = None
     lists: dict[str, str] = field(default_factory=dict)
     eval_batch_size: int | None = None
     synthetic: SyntheticConfig | None = None
@@ -169,6 +172,7 @@ def typed(config: DictConfig) -> TrainConfig:
     """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
+        settle_root(merged.data)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise UserError(f"{missing[0]} is not set: give {missing[0]}=VALUE on the command line")
@@ -188,6 +192,14 @@ def typed(config: DictConfig) -> TrainConfig:
         trainer.max_epochs = 50 if trainer.max_steps < 0 and trainer.max_time is None else -1
     settle_precision(result)
     return result
+
+
+def settle_root(data: DictConfig) -> None:
+    """Without a root, the folder that holds those of ``data.images`` and ``data.masks``."""
+    folders = [str(folder) for folder in (data.get("images"), data.get("masks")) if folder is not None]
+    if folders and (OmegaConf.is_missing(data, "root") or data.get("root") is None):
+        places = [os.path.abspath(os.path.expanduser(folder)) for folder in folders]
+        data.root = os.path.commonpath([os.path.dirname(place) for place in places])
 
 
 def settle_precision(config: TrainConfig) -> None:

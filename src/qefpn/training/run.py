@@ -270,9 +270,17 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UserError: no YAML, or keys and values that this version does not know.
     """
-    content = _read_yaml(path)
+    return config_of(_read_yaml(path))
+
+
+def config_of(content: Any) -> TrainConfig:
+    """The plain values of a config.yaml, or of a checkpoint, as a configuration.
+
+    Raises:
+        UserError: keys and values that this version does not know.
+    """
     if isinstance(content, dict):
-        content.pop("ablation", None)
+        content = {key: value for key, value in content.items() if key != "ablation"}
     return typed(OmegaConf.create(_plain(content)))
 
 
