@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from qefpn.text import open_text
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     ('1', 1)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{_short(path.name)}.{os.getpid()}.part")
     try:
         yield part
         os.replace(part, path)
@@ -33,7 +36,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def _short(name: str) -> str:
+    """The name, cut where what is added to it would make it longer than file systems take."""
+    data = os.fsencode(name)
+    return name if len(data) <= 200 else f"{name[:40]}.{hashlib.blake2b(data, digest_size=8).hexdigest()}"
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 text by :func:`whole_file`."""
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+    """Write a UTF-8 text by :func:`whole_file`; what is no character is written as its escape."""
+    with whole_file(path) as part, open_text(part) as file:
+        file.write(text)

@@ -14,6 +14,7 @@ from qefpn.commands.runtime import console, progress_bar
 from qefpn.data import DATASETS, DataReport, describe, synthesize
 from qefpn.data.download import download
 from qefpn.errors import UserError
+from qefpn.text import one_line
 
 SUMMARY = """
 qefpn data - what data sets are there, whether they are whole, and pictures drawn on the spot
@@ -81,7 +82,7 @@ def survey(options: DictConfig, *, check: bool) -> DataReport:
 def list_found(options: DictConfig) -> int:
     """What is below data.root, a line a set."""
     for line in survey(options, check=False).lines():
-        print(line)
+        print(one_line(line))
     return 0
 
 
@@ -89,7 +90,7 @@ def verify(options: DictConfig) -> int:
     """Every finding, up to twenty in the terminal, all in a file."""
     report = survey(options, check=bool(options.check))
     for line in report.lines():
-        print(line)
+        print(one_line(line))
     list_findings(report)
     if not report.findings:
         print("nothing is wrong")

@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from qefpn.commands.runtime import progress_bar
 from qefpn.data import DataReport, SaliencyDataModule, synthesize
+from qefpn.text import one_line
 from qefpn.training.config import TrainConfig, require
 
 
@@ -39,7 +40,7 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
             data.setup("test")
         report = data.report()
     for line in report.lines():
-        print(line)
+        print(one_line(line))
     list_findings(report)
     if train:
         held = f", {len(data.val_pairs)} held out for validation" if data.val_pairs else ""
@@ -50,7 +51,7 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
 def list_findings(report: DataReport) -> None:
     """Print what is wrong with the data: up to twenty findings, and where all of them are."""
     for finding in report.findings[:20]:
-        print(f"  {finding.level}: {finding}")
+        print(one_line(f"  {finding.level}: {finding}"))
     if report.findings:
         more = len(report.findings) - 20
         print((f"  and {more} more; " if more > 0 else "  ") + f"all findings: {report.findings_file}")

@@ -92,7 +92,7 @@ class ScoreCache:
     def hash_of(self, file: PictureFile) -> bytes:
         """The hash of a file's content, read only where size or time changed. ``OSError`` where it cannot be read."""
         size, version = file_key(file)
-        path = str(Path(str(file)).absolute())
+        path = str(Path(str(file)).absolute()).encode(errors="backslashreplace").decode()  # SQLite takes UTF-8
         with self._lock:
             row = self._database.execute("SELECT size, version, hash FROM files WHERE path = ?", (path,)).fetchone()
         if row is not None and row[:2] == (size, version):
