@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from qefpn.data.files import open_tree
+from qefpn.data.files import left_out, open_tree
 from qefpn.data.layouts import Pair
 from qefpn.data.pairing import by_name, match_names
 from qefpn.data.reading import decode
@@ -65,7 +66,7 @@ def _folders(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
     except OSError:
         return []
-    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))]
+    return [entry for entry in entries if entry.is_dir() and not left_out(entry.name)]
 
 
 def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple[list[MapFolder], list[str]]:
@@ -85,7 +86,7 @@ def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple
     Raises:
         UserError: there is no such folder, or no maps of these data sets in it.
     """
-    base = Path(root).expanduser()
+    base = Path(os.path.expanduser(root))
     if not base.is_dir():
         raise UserError(f"maps={root}: there is no such folder; it should hold METHOD/DATA SET/NAME.png")
     keys = {_key(name): name for name in datasets}
