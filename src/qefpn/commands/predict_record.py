@@ -55,7 +55,7 @@ class Record:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 content = json.loads(self._path.read_text(encoding="utf-8"))
                 if content["version"] == _VERSION:
-                    self._entries = {str(key): list(value) for key, value in content["files"].items()}
+                    self._entries = {_name(key): list(value) for key, value in content["files"].items()}
 
     def results(self) -> set[Path]:
         """The files that earlier runs wrote and nobody changed since."""
@@ -88,5 +88,15 @@ class Record:
         if self._path is None or not self._changed:
             return
         with contextlib.suppress(OSError):
-            write_whole(self._path, json.dumps({"version": _VERSION, "files": self._entries}))
+            files = {_bytes(key): value for key, value in self._entries.items()}
+            write_whole(self._path, json.dumps({"version": _VERSION, "files": files}))
         self._changed, self._saved = False, time.monotonic()
+
+
+def _bytes(name: str) -> str:
+    """A file's name as its bytes, which are the same under every locale."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _name(stored: str) -> str:
+    return os.fsdecode(stored.encode("utf-8", "surrogateescape"))

@@ -18,6 +18,7 @@ from qefpn.data.pairing import by_name, match_names
 from qefpn.data.reading import decode
 from qefpn.data.registry import normalize_name, official
 from qefpn.errors import UserError
+from qefpn.text import one_line
 
 __all__ = ["FoundMaps", "MapFolder", "find_maps", "match_maps", "read_map"]
 
@@ -106,7 +107,7 @@ def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple
             + (f" (there are maps of {', '.join(sorted(unknown))})" if unknown else "")
         )
     order = list(datasets)
-    folders = [MapFolder(method, dataset, folder) for (method, dataset), folder in found.items()]
+    folders = [MapFolder(one_line(method), dataset, folder) for (method, dataset), folder in found.items()]
     return sorted(folders, key=lambda one: (one.method.casefold(), order.index(one.dataset))), sorted(unknown)
 
 
