@@ -342,7 +342,7 @@ def test_memory_and_open_files_stay_level_over_many_pictures(tiny_run: Path, tmp
             break
         time.sleep(0.1)
     assert process.wait() == 0 and len(made(tmp_path / "out")) == 1_500
-    warm = [one for one in seen if one[0] >= 300]
+    warm = [one for one in seen if 300 <= one[0] < 1_500]  # at its end Python loads more, to take itself down
     assert len(warm) >= 5 and warm[-1][0] > 1_000
     assert max(one[1] for one in warm) - warm[0][1] < 50 * 1024
     assert max(one[2] for one in warm) - min(one[2] for one in warm) <= 2

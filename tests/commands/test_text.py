@@ -12,6 +12,7 @@ from PIL import Image
 from tests.data.pictures import blob, picture
 
 from qefpn.cli import main
+from qefpn.text import one_line
 
 NAMES = ["plain", "é 字", "two\nlines", "\x1b[31mred", os.fsdecode(b"raw \xff\xfe"), "=1+1", "$x^$ & <b>"]
 
@@ -60,6 +61,10 @@ def test_predict_and_verify(
     assert {path.stem for path in (tmp_path / "out").iterdir()} == set(NAMES)
     code, out, err = run(monkeypatch, encoding, "data", "verify", f"data.root={odd_set}")
     assert (code, err, out.splitlines()[-1]) == (0, "", "nothing is wrong")
+    (odd_set / "images" / "film.mp4").write_bytes(b"x")
+    code, _, err = run(monkeypatch, encoding, "data", "verify", f"data.root={odd_set}")
+    (odd_set / "images" / "film.mp4").unlink()
+    assert (code, err.split(": ", 1)[1]) == (0, "passed over a file that is no picture: images/film.mp4\n")
     code, _, err = run(monkeypatch, encoding, "predict", *words[:1], "input=gone\n\udcff", words[2])
     assert code == 2 and len(err.splitlines()) == 1 and "gone\\n\\udcff" in err
 
@@ -79,9 +84,10 @@ def test_evaluate_and_benchmark(
     saved = sorted((tmp_path / "evaluated" / "maps").rglob("*.png"))
     assert len(saved) == len(NAMES)
     saved[0].parent.rename(maps)
+    (maps / "film.mp4").write_bytes(b"x")
     code, out, err = run(
         monkeypatch, encoding, "benchmark", f"maps={maps.parent}", f"data.root={odd_set}", f"output={tmp_path}/scored"
     )
-    assert code == 0 and "Traceback" not in out + err
+    assert code == 0 and err == f"{one_line(maps)}: passed over a file that is no picture: film.mp4\n"
     assert texts_are_utf8(tmp_path / "evaluated") >= 4 and texts_are_utf8(tmp_path / "scored") >= 6
     assert "<b>m" not in (tmp_path / "scored" / "leaderboard.html").read_text(encoding="utf-8")

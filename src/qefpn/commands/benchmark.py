@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter
+from qefpn.commands.prepare import Reporter, tell_passed_over
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data.files import cache_dir
 from qefpn.data.layouts import Pair
@@ -70,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"output={folder} cannot be made ({error.strerror})") from None
     entries = score(options, folders, pairs)
     findings = tell(entries)
+    tell_passed_over(one.folder for one in folders)
     if not any(entry.pictures for entry in entries):
         raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
     write(options, entries, pairs, folder)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter, list_findings
+from qefpn.commands.prepare import Reporter, list_findings, tell_passed_over
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data import DATASETS, DataReport, describe, synthesize
 from qefpn.data.download import download
@@ -92,6 +92,7 @@ def verify(options: DictConfig) -> int:
     for line in report.lines():
         print(one_line(line))
     list_findings(report)
+    tell_passed_over(one.path for one in report.sets)
     if not report.findings:
         print("nothing is wrong")
     return 1 if report.errors else 0

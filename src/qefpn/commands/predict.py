@@ -159,8 +159,10 @@ def _run(
                     _write(job, picture, stdout)
                 except UserError as error:
                     outcome.failures.append((job.label, str(error)))
+                except BrokenPipeError:
+                    raise  # who reads has enough: the command line ends without a word
                 except OSError as error:
-                    reason = f"{job.target} could not be written ({error.strerror})"
+                    reason = f"{job.target or 'standard output'} could not be written ({error.strerror})"
                     if error.errno in _ENDS_ALL:
                         outcome.ended_by = f"{reason}: make room, or give another output, and run it again to go on"
                         return

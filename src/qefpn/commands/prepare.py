@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.progress import Progress
 
 from qefpn.commands.runtime import progress_bar
 from qefpn.data import DataReport, SaliencyDataModule, synthesize
+from qefpn.data.files import open_tree, passed_over
 from qefpn.text import one_line
 from qefpn.training.config import TrainConfig, require
 
@@ -55,6 +58,14 @@ def list_findings(report: DataReport) -> None:
     if report.findings:
         more = len(report.findings) - 20
         print((f"  and {more} more; " if more > 0 else "  ") + f"all findings: {report.findings_file}")
+
+
+def tell_passed_over(folders: Iterable[Path]) -> None:
+    """A line on standard error for each folder or zip with files that are no pictures by their names, lists aside."""
+    for folder in folders:
+        others = open_tree(folder).others
+        if others:
+            print(one_line(f"{folder}: {passed_over(others)}"), file=sys.stderr)
 
 
 def draw(config: TrainConfig, progress: Reporter | None = None) -> None:
