@@ -28,7 +28,7 @@ __all__ = ["MIN_SIDE", "Finding", "check_pairs", "summarize", "write_findings"]
 MIN_SIDE = 8
 """Pictures with a shorter side (in pixels) are reported: nothing can be seen in them."""
 
-_VERSION = 1  # of the checks: another number makes old verdicts void
+_VERSION = 2  # of the checks: another number makes old verdicts void
 _THRESHOLD = 128  # of 255: what counts as object
 Progress = Callable[[str, int, int], None]
 
