@@ -47,7 +47,7 @@ def content_hash(data: bytes) -> bytes:
 def code_version() -> bytes:
     """A hash of the code that makes scores: they are computed again when it changes."""
     digest = hashlib.blake2b(np.__version__.encode(), digest_size=16)
-    for package, names in (("qefpn.metrics", None), ("qefpn.data", ("reading.py", "maps.py"))):
+    for package, names in (("qefpn.metrics", None), ("qefpn.data", ("decoding.py", "reading.py", "maps.py"))):
         for file in sorted(resources.files(package).iterdir(), key=lambda one: one.name):
             if file.name.endswith(".py") and (names is None or file.name in names):
                 digest.update(file.read_bytes())
