@@ -8,6 +8,7 @@ import os
 import sys
 
 from qefpn.errors import UserError
+from qefpn.text import one_line, take_any_text
 from qefpn.whole import FULL
 
 COMMANDS = {
@@ -30,6 +31,7 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; a user's mistake is one line on standard error and exit code 2."""
+    take_any_text()
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"there is no command {name!r}{hint} (there are: {', '.join(COMMANDS)})")
         return importlib.import_module(f"qefpn.commands.{name}").main(rest)
     except UserError as error:
-        print(f"qefpn {name}: {error}", file=sys.stderr)
+        print(f"qefpn {one_line(name)}: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):

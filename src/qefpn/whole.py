@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qefpn.errors import UserError
+from qefpn.text import open_text
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -72,6 +73,6 @@ def _to_disk(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 text by :func:`whole_file`."""
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+    """Write a UTF-8 text by :func:`whole_file`; what is no character is written as its escape."""
+    with whole_file(path) as part, open_text(part) as file:
+        file.write(text)

@@ -194,8 +194,8 @@ def test_the_predictor_gives_what_the_command_saves(pictures: Path, tiny_run: Pa
 
 def test_the_predictor_names_what_it_cannot_take(tiny_run: Path) -> None:
     predictor = Predictor(tiny_run / "checkpoints" / "best.ckpt")
-    with pytest.raises(ValueError, match=r"not \(5, 7\) of uint8"):
-        predictor(np.zeros((5, 7), np.uint8))
+    with pytest.raises(ValueError, match=r"not \(5, 7, 2\) of uint8"):
+        predictor(np.zeros((5, 7, 2), np.uint8))
     with pytest.raises(ValueError, match="float64"):
         predictor(np.zeros((5, 7, 3)))
     with pytest.raises(ValueError, match="at least 32"):

@@ -19,6 +19,7 @@ from qefpn.errors import UserError
 from qefpn.models import QEFPN
 from qefpn.reporting.analysis_figures import Convergence, draw_convergence, draw_depth
 from qefpn.reporting.analysis_tables import convergence_summary, convergence_table, depth_table
+from qefpn.text import open_text
 from qefpn.training.analysis import (
     CURVES,
     DepthSummary,
@@ -143,7 +144,7 @@ class CsvFile:
     """Rows written as they come; floats in full."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._file = path.open("w", newline="", encoding="utf-8")
+        self._file = open_text(path)
         self._writer = csv.DictWriter(self._file, columns)
         self._writer.writeheader()
 

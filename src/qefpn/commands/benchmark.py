@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter, name_list, places, tell_notes
+from qefpn.commands.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data.files import cache_dir
 from qefpn.data.layouts import Pair
@@ -37,6 +37,7 @@ from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.map_scores import score_folders
 from qefpn.reporting.published import load_published
 from qefpn.reporting.score_cache import ScoreCache
+from qefpn.text import one_line, open_text
 from qefpn.training.evaluation import write_json
 from qefpn.whole import whole_file, write_whole
 
@@ -71,11 +72,12 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"output={folder} cannot be made ({error.strerror})") from None
     entries = score(options, folders, pairs)
     findings = tell(entries)
+    tell_passed_over(one.folder for one in folders)
     if not any(entry.pictures for entry in entries):
         raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
     write(options, entries, pairs, folder)
     if findings:
-        (folder / "findings.txt").write_text("\n".join(findings) + "\n", encoding="utf-8")
+        write_whole(folder / "findings.txt", "\n".join(one_line(finding) for finding in findings) + "\n")
         print(f"all {len(findings)} findings: {folder / 'findings.txt'}")
     return 0 if all(entry.complete for entry in entries) else 1
 
@@ -159,20 +161,20 @@ def tell(entries: Sequence[Entry]) -> list[str]:
         if not entry.maps:
             line = f"{where}: no maps"
             findings.append(line)
-            print(line)
+            print(one_line(line))
             continue
         kinds = [("without a map", entry.missing), ("maps that belong to no picture", entry.extra)]
         kinds += [("maps resized to their mask (bicubic)", entry.resized)]
         kinds += [(f"maps {remark}", names) for remark, names in entry.notes.items()]
         for what, names in kinds:
             if names:
-                print(f"{where}: {len(names)} {what}: {', '.join(names[:_LISTED])}{_more(names)}")
+                print(one_line(f"{where}: {len(names)} {what}: {', '.join(names[:_LISTED])}{_more(names)}"))
                 findings += [f"{where}: {what}: {name}" for name in names]
         for number, (name, reason) in enumerate(entry.failed.items()):
             line = f"{where}: {name} was not scored: {reason}"
             findings.append(line)
             if number < _LISTED:
-                print(line, file=sys.stderr)
+                print(one_line(line), file=sys.stderr)
         if len(entry.failed) > _LISTED:
             print(f"{where}: and {len(entry.failed) - _LISTED} more were not scored", file=sys.stderr)
     return findings
@@ -219,7 +221,7 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, open_text(part) as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows({k: repr(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows)

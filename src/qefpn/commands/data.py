@@ -9,11 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter, list_findings, name_list, places, tell_notes
+from qefpn.commands.prepare import Reporter, list_findings, name_list, places, tell_notes, tell_passed_over
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data import DATASETS, DataReport, describe, synthesize
 from qefpn.data.download import download
 from qefpn.errors import UserError
+from qefpn.text import one_line
 
 SUMMARY = """
 qefpn data - what data sets are there, whether they are whole, and pictures drawn on the spot
@@ -73,7 +74,7 @@ def list_found(options: DictConfig) -> int:
     """What is below data.root, a line a set."""
     report = survey(options, check=False)
     for line in report.lines():
-        print(line)
+        print(one_line(line))
     tell_notes(report)
     return 0
 
@@ -82,9 +83,10 @@ def verify(options: DictConfig) -> int:
     """Every finding, up to twenty in the terminal, all in a file."""
     report = survey(options, check=bool(options.check))
     for line in report.lines():
-        print(line)
+        print(one_line(line))
     list_findings(report)
     tell_notes(report)
+    tell_passed_over(one.path for one in report.sets)
     if not report.findings:
         print("nothing is wrong")
     return 1 if report.errors else 0

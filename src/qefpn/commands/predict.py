@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-import glob
+import contextlib
+import errno
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import TextIO
 
 import numpy as np
-import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from qefpn.commands.overrides import command_config, command_help
+from qefpn.commands.predict_files import Job, find_inputs, output_folder, plan
+from qefpn.commands.predict_output import OUTPUT_TYPES, encode, render
+from qefpn.commands.predict_record import Record, made_by
 from qefpn.commands.runtime import choose_device, progress_bar, quiet_libraries
-from qefpn.data import read_image
+from qefpn.data.files import passed_over
+from qefpn.data.reading import on_white, read_layers
 from qefpn.errors import UserError
-from qefpn.losses import edges
-from qefpn.training.evaluation import save_png
-from qefpn.training.predictor import Predictor
+from qefpn.text import one_line
+from qefpn.training.predictor import Predictor, in_batches
+from qefpn.whole import whole_file
 
 SUMMARY = """
 qefpn predict - a mask for every picture, at the picture's own size and orientation
 
-qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=holiday.jpg output=masks
+qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=holiday.jpg output=mask.png
 qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=pictures output=cutouts output_type=rgba
+curl URL | qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=- output=- output_type=rgba > cutout.png
+
+A folder of results is gone on with: a second run makes what is missing, and what changed.
 """
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-OUTPUT_TYPES = ("map", "binary", "rgba", "overlay", "edges")
+_ENDS_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""After one of these errors no other result can be written either."""
+
+
+@dataclass
+class Outcome:
+    """What became of the pictures."""
+
+    done: int = 0
+    kept: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    ended_by: str = ""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,9 +59,17 @@ def main(argv: Sequence[str]) -> int:
         print(command_help("predict", SUMMARY))
         return 0
     quiet_libraries()
+    config, stdout = _options(argv), sys.stdout
+    # Nothing but the picture may reach standard output, whatever a library prints, where it goes there.
+    aside = contextlib.redirect_stdout(sys.stderr) if config.output == "-" else contextlib.nullcontext()
+    with aside, _ended_as_by_hand():
+        return _predict(config, stdout)
+
+
+def _options(argv: Sequence[str]) -> DictConfig:
     config = command_config("predict", argv)
     for key in ("checkpoint", "input", "output"):
-        if OmegaConf.is_missing(config, key):
+        if OmegaConf.is_missing(config, key) or config[key] in (None, ""):
             raise UserError(f"{key} is not set: give {key}=...")
     if config.output_type not in OUTPUT_TYPES:
         raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {config.output_type!r}")
@@ -47,113 +78,130 @@ def main(argv: Sequence[str]) -> int:
     for key, least in (("batch_size", 1), ("image_size", 32)):
         if config[key] is not None and config[key] < least:
             raise UserError(f"{key} must be at least {least}, not {config[key]}")
-    pictures = find_pictures(str(config.input), bool(config.recursive))
-    targets = output_paths(pictures, str(config.input), Path(str(config.output)))
+    if not float(config.max_megapixels) > 0:
+        raise UserError(f"max_megapixels must be positive, not {config.max_megapixels}")
+    return config
+
+
+def _predict(config: DictConfig, stdout: TextIO) -> int:
+    output, output_type = str(config.output), str(config.output_type)
+    if output == "-" and stdout.isatty():
+        raise UserError("output=-: standard output is a terminal: redirect it to a file or into a pipe")
+    folder = output_folder(output)
+    record = None if folder is None else Record(folder)
+    if config.input == "-":
+        if sys.stdin.isatty():
+            raise UserError("input=-: standard input is a terminal: pipe a picture into it")
+        jobs = plan([], None, output, folder, output_type)
+    else:
+        made = set() if record is None else record.results()
+        found = find_inputs(str(config.input), recursive=bool(config.recursive), output=folder, made=made)
+        if found.others:
+            print(f"qefpn predict: {passed_over(found.others)}", file=sys.stderr)
+        jobs = plan(found.pictures, found.base, output, folder, output_type)
     device = choose_device(str(config.device))
     predictor = Predictor(str(config.checkpoint), device=device, image_size=config.image_size)
-    failures: list[tuple[Path, str]] = []
+    if record is not None:
+        options = {"output_type": output_type, "image_size": predictor.image_size}
+        options |= {"threshold": float(config.threshold)} if output_type == "binary" else {}
+        record.made = made_by(Path(os.path.expanduser(str(config.checkpoint))), options)
+    outcome = Outcome()
+    try:
+        _run(jobs, predictor, config, record, outcome, stdout)
+    except KeyboardInterrupt:
+        outcome.ended_by = "interrupted; run it again to go on"
+    finally:
+        if record is not None:
+            record.save()
+    total = len(jobs)
+    if output != "-":
+        kept = f" ({outcome.kept} of them from an earlier run)" if outcome.kept else ""
+        print(one_line(f"{outcome.done} of {total} pictures → {output}{kept}"))
+    for label, reason in outcome.failures:
+        print(one_line(f"qefpn predict: {label}: {reason}"), file=sys.stderr)
+    if outcome.ended_by:
+        print(one_line(f"qefpn predict: {outcome.ended_by} ({outcome.done} of {total} are done)"), file=sys.stderr)
+        return 130 if "interrupted" in outcome.ended_by else 1
+    return 1 if outcome.failures else 0
+
+
+def _run(
+    jobs: Sequence[Job],
+    predictor: Predictor,
+    config: DictConfig,
+    record: Record | None,
+    outcome: Outcome,
+    stdout: TextIO,
+) -> None:
+    """Read, predict and write in batches; what happened goes into ``outcome`` as it happens."""
     with progress_bar() as progress:
-        task = progress.add_task("predict", total=len(pictures))
-        for start in range(0, len(pictures), int(config.batch_size)):
-            chunk = pictures[start : start + int(config.batch_size)]
-            images: list[tuple[Path, np.ndarray]] = []
-            for path in chunk:
+        task = progress.add_task("predict", total=len(jobs))
+
+        def pictures() -> Iterator[tuple[tuple[Job, np.ndarray, np.ndarray | None], np.ndarray]]:
+            for job in jobs:
+                if record is not None and not config.overwrite and job.source is not None and record.has(job):
+                    outcome.done += 1
+                    outcome.kept += 1
+                    progress.update(task, advance=1)
+                    continue
                 try:
-                    images.append((path, read_image(path)))
-                except (OSError, ValueError) as error:
-                    failures.append((path, str(error).splitlines()[0]))
-            maps = predictor.batch([image for _, image in images])
-            for (path, image), one in zip(images, maps, strict=True):
-                target = targets[path]
+                    colours, alpha = _read(job, float(config.max_megapixels))
+                    yield (job, colours, alpha), on_white(colours, alpha)
+                except UserError as error:
+                    outcome.failures.append((job.label, str(error)))
+                    progress.update(task, advance=1)
+
+        for batch in in_batches(pictures(), int(config.batch_size)):
+            maps = predictor.batch([image for _, image in batch])
+            for ((job, colours, alpha), _), one in zip(batch, maps, strict=True):
+                picture = render(colours, alpha, one, str(config.output_type), float(config.threshold))
                 try:
-                    save_png(target, render(image, one, str(config.output_type), float(config.threshold)))
+                    _write(job, picture, stdout)
+                except UserError as error:
+                    outcome.failures.append((job.label, str(error)))
+                except BrokenPipeError:
+                    raise  # who reads has enough: the command line ends without a word
                 except OSError as error:
-                    failures.append((path, f"{target} could not be written ({error.strerror})"))
-            progress.update(task, advance=len(chunk))
-    done = len(pictures) - len(failures)
-    print(f"{done} of {len(pictures)} pictures → {config.output}")
-    for path, reason in failures:
-        print(f"qefpn predict: {path}: {reason}", file=sys.stderr)
-    return 1 if failures else 0
+                    reason = f"{job.target or 'standard output'} could not be written ({error.strerror})"
+                    if error.errno in _ENDS_ALL:
+                        outcome.ended_by = f"{reason}: make room, or give another output, and run it again to go on"
+                        return
+                    outcome.failures.append((job.label, reason))
+                else:
+                    outcome.done += 1
+                    if record is not None and job.source is not None:
+                        record.add(job)
+            progress.update(task, advance=len(batch))
 
 
-def find_pictures(text: str, recursive: bool) -> list[Path]:
-    """The pictures that a file, folder or pattern names, sorted.
-
-    Raises:
-        UserError: where there is none.
-    """
-    path = Path(text).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = path.rglob("*") if recursive else path.iterdir()
-        pictures = sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not pictures:
-            raise UserError(f"input={text}: the folder holds no picture ({', '.join(sorted(SUFFIXES))})")
-        return pictures
-    pictures = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
-    if not pictures:
-        raise UserError(f"input={text}: there is no such file, folder or match")
-    return pictures
+def _read(job: Job, max_megapixels: float) -> tuple[np.ndarray, np.ndarray | None]:
+    if job.source is None:
+        return read_layers(sys.stdin.buffer.read(), max_megapixels=max_megapixels)
+    return read_layers(job.source, max_megapixels=max_megapixels)
 
 
-def output_paths(pictures: Sequence[Path], source: str, output: Path) -> dict[Path, Path]:
-    """Where each result goes: below the output folder as the picture lies below the input folder.
-
-    Pictures that would share a name (a.jpg, a.png) keep their suffix: a.jpg.png.
-    """
-    output = output.expanduser()
-    if output.suffix.lower() == ".png" and not output.is_dir():
-        if len(pictures) > 1:
-            raise UserError(f"output={output} is one file, but there are {len(pictures)} pictures: name a folder")
-        targets = {pictures[0]: output}
-        _keep_inputs(targets)
-        return targets
-    if output.is_file():
-        raise UserError(f"output={output} is a file: name a folder, or a .png file for one picture")
-    base = Path(source).expanduser()
-    parents = {p: (p.parent.relative_to(base) if base.is_dir() else Path()) for p in pictures}
-    stems: dict[Path, list[Path]] = {}
-    for picture in pictures:
-        stems.setdefault(output / parents[picture] / picture.stem, []).append(picture)
-    targets = {}
-    for stem, sharing in stems.items():
-        for number, picture in enumerate(sharing):
-            name = picture.stem if len(sharing) == 1 else picture.name
-            taken = stem.parent / f"{name}.png"
-            targets[picture] = stem.parent / f"{name}_{number}.png" if taken in targets.values() else taken
-    _keep_inputs(targets)
-    return targets
+def _write(job: Job, picture: np.ndarray, stdout: TextIO) -> None:
+    if job.target is None:
+        stdout.buffer.write(encode(picture))
+        stdout.buffer.flush()
+        return
+    data = encode(picture, job.target.suffix)
+    with whole_file(job.target) as part:
+        part.write_bytes(data)
 
 
-def _keep_inputs(targets: dict[Path, Path]) -> None:
-    inputs = {picture.resolve(): picture for picture in targets}
-    for target in targets.values():
-        if target.resolve() in inputs:
-            raise UserError(f"{target} would overwrite the picture {inputs[target.resolve()]}: choose another output")
+@contextlib.contextmanager
+def _ended_as_by_hand() -> Iterator[None]:
+    """SIGTERM, as schedulers send it, ends the command as Ctrl-C does: what is finished is kept and told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
 
-def render(image: np.ndarray, saliency: np.ndarray, output_type: str, threshold: float) -> np.ndarray:
-    """What is saved, in OpenCV's channel order.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        saliency: (H, W) uint8.
-        output_type: one of ``OUTPUT_TYPES``.
-        threshold: for ``binary``, in [0, 1].
-    """
-    if output_type == "map":
-        return saliency
-    if output_type == "binary":
-        return np.where(saliency >= threshold * 255, 255, 0).astype(np.uint8)
-    if output_type == "rgba":
-        return np.dstack([image[..., ::-1], saliency])
-    if output_type == "edges":
-        values = torch.from_numpy(saliency)[None, None].float() / 255
-        return (edges(values)[0, 0] * 255).round().byte().numpy()
-    weight = saliency[..., None].astype(np.float32) / 255
-    tint = np.array([255, 64, 32], np.float32)
-    shaded = image * (0.45 + 0.55 * weight)
-    mixed = shaded * (1 - 0.35 * weight) + tint * 0.35 * weight
-    return np.clip(mixed, 0, 255).round().astype(np.uint8)[..., ::-1]
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

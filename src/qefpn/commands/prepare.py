@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from rich.progress import Progress
 
 from qefpn.commands.runtime import progress_bar
 from qefpn.data import DataReport, SaliencyDataModule, synthesize
+from qefpn.data.files import open_tree, passed_over
 from qefpn.errors import UserError
+from qefpn.text import one_line
 from qefpn.training.config import TrainConfig, require, settle_root
 
 
@@ -37,7 +41,7 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
             data.setup("test")
         report = data.report()
     for line in report.lines():
-        print(line)
+        print(one_line(line))
     list_findings(report)
     if train:
         held = f", {len(data.val_pairs)} for validation" if data.val_pairs else ""
@@ -82,7 +86,7 @@ def name_list(value: Any) -> list[str] | None:
 def list_findings(report: DataReport) -> None:
     """Print what is wrong with the data: up to twenty findings, and where all of them are."""
     for finding in report.findings[:20]:
-        print(f"  {finding.level}: {finding}")
+        print(one_line(f"  {finding.level}: {finding}"))
     if report.findings:
         more = len(report.findings) - 20
         print((f"  and {more} more; " if more > 0 else "  ") + f"all findings: {report.findings_file}")
@@ -94,6 +98,14 @@ def tell_notes(report: DataReport) -> None:
         print(f"left aside: {note}")
     if len(report.notes) > 10:
         print(f"and {len(report.notes) - 10} more are left aside")
+
+
+def tell_passed_over(folders: Iterable[Path]) -> None:
+    """A line on standard error for each folder or zip with files that are no pictures by their names, lists aside."""
+    for folder in folders:
+        others = open_tree(folder).others
+        if others:
+            print(one_line(f"{folder}: {passed_over(others)}"), file=sys.stderr)
 
 
 def draw(config: TrainConfig, progress: Reporter | None = None) -> None:

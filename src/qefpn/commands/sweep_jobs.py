@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qefpn.text import open_text
 from qefpn.whole import write_whole
 
 JOB_FILE = "job.json"
@@ -108,7 +109,7 @@ def write_error(directory: Path, text: str, rank: int | None = None) -> None:
     """Add a traceback (or a line) to ``error.txt``; those of several ranks stand below each other."""
     directory.mkdir(parents=True, exist_ok=True)
     title = "" if rank is None else f"rank {rank}:\n"
-    with (directory / ERROR_FILE).open("a", encoding="utf-8") as file:
+    with open_text(directory / ERROR_FILE, "a") as file:
         file.write(title + text.rstrip() + "\n")
 
 

@@ -23,6 +23,7 @@ from qefpn.data.pooled import mapped
 from qefpn.data.reading import decode, picture_size, to_mask
 from qefpn.data.registry import official
 from qefpn.errors import UserError
+from qefpn.text import open_text
 
 __all__ = ["MIN_SIDE", "Finding", "check_pairs", "pairing_findings", "summarize", "write_findings"]
 
@@ -86,7 +87,7 @@ class _Verdicts:
 
     def __init__(self, root: Path) -> None:
         folder = cache_dir()
-        name = hashlib.blake2b(str(root.resolve()).encode(), digest_size=10).hexdigest()
+        name = hashlib.blake2b(os.fsencode(root.resolve()), digest_size=10).hexdigest()
         self._path = folder / "verdicts" / f"{name}.json" if folder else None
         self._known: dict[str, list[Any]] = {}
         self._changed = False
@@ -265,12 +266,12 @@ def write_findings(findings: Sequence[Finding], path: str | Path | None, label: 
         folder = cache_dir()
         if folder is None:
             return None
-        name = hashlib.blake2b(label.encode(), digest_size=5).hexdigest()
+        name = hashlib.blake2b(os.fsencode(label), digest_size=5).hexdigest()
         path = folder / "findings" / f"{name}.csv"
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", newline="", encoding="utf-8") as stream:
+        with open_text(path) as stream:
             writer = csv.writer(stream)
             writer.writerow(["dataset", "level", "kind", "file", "detail"])
             writer.writerows((f.dataset, f.level, f.kind, f.file, f.detail) for f in findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from qefpn.data.pairing import by_name, match_names
 from qefpn.data.reading import decode
 from qefpn.data.registry import normalize_name, official
 from qefpn.errors import UserError
+from qefpn.text import one_line
 
 __all__ = ["FoundMaps", "MapFolder", "find_maps", "match_maps", "read_map"]
 
@@ -106,7 +108,7 @@ class _Place:
         return sorted(file for file in files if archive_stem(file) is not None and file.is_file())
 
     def holding(self, method: str, dataset: str) -> MapFolder:
-        return MapFolder(method, dataset, self.path, self.tree, self.inside)
+        return MapFolder(one_line(method), dataset, self.path, self.tree, self.inside)
 
 
 def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple[list[MapFolder], list[str]]:
@@ -127,7 +129,7 @@ def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple
     Raises:
         UserError: there is no such folder, or no maps of these data sets in it.
     """
-    base = Path(root).expanduser()
+    base = Path(os.path.expanduser(root))
     if base.is_file() and archive_stem(base) is not None:
         raise UserError(f"maps={root}: {unpack_first(base)}")
     if not base.exists():

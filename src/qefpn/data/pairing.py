@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from qefpn.data.affixes import MASK_WORDS, match_affixes, words_of
+from qefpn.data.files import LOSSY, SUFFIXES
 
 __all__ = ["SPLITS", "Look", "Match", "by_name", "folder_role", "is_aside", "match_names", "side_by_side"]
 
@@ -49,10 +50,10 @@ _MASK_NAMES = (
     "labels",
     "saliency",
 )
+_ENDING = re.compile(f"({'|'.join(map(re.escape, SUFFIXES))})$", re.I)
 _MASK_SUFFIX = re.compile(
     r"[ _.-](masks?|gts?|ground_?truth|segmentations?|segs?|labels?|saliency|sal|mattes?|alphas?|annotations?)$", re.I
 )
-_LOSSY = (".jpg", ".jpeg")
 
 Look = Callable[[list[str]], str]
 
@@ -97,7 +98,7 @@ def _suffix(path: str) -> str:
 def _loose(key: str) -> str:
     """A key without case, Unicode variants and a trailing ``_mask`` or ``.jpg``."""
     key = unicodedata.normalize("NFC", key)
-    key = re.sub(r"\.(jpe?g|png|bmp)$", "", key, flags=re.I)
+    key = _ENDING.sub("", key)
     return _MASK_SUFFIX.sub("", key).casefold()
 
 
@@ -120,7 +121,7 @@ def by_name(files: Iterable[str], base: str, lossy_first: bool) -> tuple[dict[st
     kept: dict[str, str] = {}
     extra: list[str] = []
     for key, paths in groups.items():
-        paths.sort(key=lambda path: (path.lower().endswith(_LOSSY) != lossy_first, path))
+        paths.sort(key=lambda path: (path.lower().endswith(LOSSY) != lossy_first, path))
         kept[key] = paths[0]
         extra.extend(paths[1:])
     return kept, extra
@@ -266,7 +267,7 @@ def _by_suffix(files: list[str], base: str) -> Match:
             marked = []
         plain = [path for path in paths if path not in marked]
         # Of two plain files with one name the JPEG is the picture; of two lossless ones the PNG is the mask.
-        plain.sort(key=lambda path: (not path.lower().endswith(_LOSSY), path.lower().endswith(".png"), path))
+        plain.sort(key=lambda path: (not path.lower().endswith(LOSSY), path.lower().endswith(".png"), path))
         if plain and marked:
             image, mask, extra = plain[0], marked[0], plain[1:] + marked[1:]
         elif len(plain) >= 2 and _suffix(plain[0]) != _suffix(plain[1]):

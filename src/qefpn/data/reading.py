@@ -5,88 +5,60 @@ Pillow decodes (it knows CMYK, palettes, 1 and 16 bits, EXIF); what each kind me
 
 from __future__ import annotations
 
-import io
-import warnings
-import zipfile
-import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from qefpn.data.files import PictureFile, read_bytes
+from qefpn.data.colour import to_srgb
+from qefpn.data.decoding import decode, open_picture, orientation
+from qefpn.data.files import PictureFile
 from qefpn.errors import UserError
 
-__all__ = ["decode", "picture_size", "read_image", "read_mask", "to_mask", "to_rgb"]
+__all__ = [
+    "decode",
+    "on_white",
+    "picture_size",
+    "read_image",
+    "read_layers",
+    "read_mask",
+    "to_layers",
+    "to_mask",
+    "to_rgb",
+]
 
 Array = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
-# A file may be called .jpg and be anything: no decoder is tried that runs other programs or reads vector
-# formats.
-_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM")
-_ORIENTATION = 0x0112
 _FLAT_COLOURS = 32
 _COLOUR_TOLERANCE = 24
-
-
-def decode(file: PictureFile | bytes, *, draft: int | None = None, name: str | None = None) -> Image.Image:
-    """Decode ``file`` completely.
-
-    Args:
-        file: path, zip member or the bytes themselves.
-        draft: decode a JPEG at the smallest 1/1, 1/2, 1/4, 1/8 scale of at least this many pixels a side:
-            every byte is still parsed, so that truncation shows, in a third of the time.
-        name: what to call bytes in an error.
-
-    Raises:
-        UserError: missing, no picture, truncated, or too large to be decoded safely.
-    """
-    label = name or ("the picture" if isinstance(file, bytes) else str(file))
-    data = file if isinstance(file, bytes) else _content(file)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no concern of ours; broken pixels raise
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            if draft is not None:
-                image.draft(None, (draft, draft))
-            image.load()
-    except UnidentifiedImageError as error:
-        what = "an empty file" if not data else "not a picture, whatever its name says"
-        raise UserError(f"cannot read {label}: {what}") from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"cannot read {label}: too many pixels to be a photograph") from error
-    except Exception as error:
-        # Damaged files make decoders raise anything: OSError, SyntaxError, struct.error, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
-        raise UserError(f"cannot read {label}: truncated or damaged ({reason})") from error
-    return image
-
-
-def _content(file: PictureFile) -> bytes:
-    try:
-        return read_bytes(file)
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read {file}: {reason}") from error
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned and mirrored as EXIF says, as every viewer shows it."""
-    return ImageOps.exif_transpose(image)
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def picture_size(file: PictureFile) -> tuple[int, int]:
     """(height, width) of a picture as it is shown, that is after EXIF orientation. Parses the whole file.
 
     Raises:
-        UserError: the file is missing, no picture, or truncated.
+        UserError: the file is missing, no picture, truncated, or too large.
     """
-    data = _content(file)
-    image = decode(data, draft=1, name=str(file))
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
-        width, height = header.size  # drafting changed image.size
-    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (width, height) if turned else (height, width)
+    image, (width, height) = open_picture(file, draft=1)
+    return (width, height) if orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
 def _from_deep(values: np.ndarray) -> Array:
@@ -113,23 +85,39 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def to_rgb(image: Image.Image) -> Array:
-    """A decoded picture as uint8 RGB (H, W, 3), upright.
+def to_layers(image: Image.Image) -> tuple[Array, Array | None]:
+    """A decoded picture, upright, as uint8 sRGB (H, W, 3) and its alpha (H, W); None where it is opaque.
 
-    Transparency is laid on white, as a page shows it (what hides under alpha 0 is arbitrary). CMYK is
-    converted without a colour profile. 16 bits are scaled, not cut.
+    The embedded colour profile is applied. 16 bits are scaled, not cut.
     """
     image = _upright(image)
+    profile = image.info.get("icc_profile")
+    alpha: Array | None = None
     if _is_deep(image):
-        grey = _from_deep(np.asarray(image))
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if _has_alpha(image):
+        image = Image.fromarray(_from_deep(np.asarray(image)))
+    elif _has_alpha(image):
         rgba = image.convert("RGBA")
-        page = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(page, rgba)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    return np.array(image)
+        alpha = np.array(rgba.getchannel("A"))
+        image = image.getchannel(0) if image.mode == "LA" else rgba.convert("RGB")
+        alpha = None if alpha.min() == 255 else alpha
+    return np.array(to_srgb(image, profile)), alpha
+
+
+def on_white(colours: Array, alpha: Array | None) -> Array:
+    """Colours (H, W, 3) with their alpha (H, W) laid on white, as a page shows them."""
+    if alpha is None:
+        return colours
+    page = Image.new("RGBA", (colours.shape[1], colours.shape[0]), (255, 255, 255, 255))
+    page.alpha_composite(Image.fromarray(np.dstack([colours, alpha])))
+    return np.array(page.convert("RGB"))
+
+
+def to_rgb(image: Image.Image) -> Array:
+    """A decoded picture as uint8 sRGB (H, W, 3), upright.
+
+    Transparency is laid on white (what hides under alpha 0 is arbitrary); else as :func:`to_layers`.
+    """
+    return on_white(*to_layers(image))
 
 
 def to_mask(image: Image.Image) -> Array:
@@ -185,19 +173,44 @@ def _from_colour(rgb: Array) -> Array:
     return np.asarray(bright.astype(np.float32) * (255.0 / float(bright.max())) + 0.5, dtype=np.uint8)
 
 
-def read_image(file: PictureFile | bytes) -> Array:
+def _understood(file: PictureFile | bytes, image: Image.Image, function: Callable[[Image.Image], T]) -> T:
+    """What the function makes of the picture, or a line that names it: some modes have no way to RGB."""
+    try:
+        return function(image)
+    except MemoryError:
+        raise UserError(f"cannot read {_label(file)}: it does not fit into memory") from None
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:80]
+        raise UserError(f"cannot read {_label(file)}: pixels of kind {image.mode} ({reason})") from error
+
+
+def _label(file: PictureFile | bytes) -> str:
+    return "the picture" if isinstance(file, bytes) else str(file)
+
+
+def read_layers(file: PictureFile | bytes, *, max_megapixels: float | None = None) -> tuple[Array, Array | None]:
+    """Read a picture with its transparency (see :func:`to_layers`).
+
+    Raises:
+        UserError: the file is missing, no picture, truncated, or larger than ``max_megapixels`` (see
+            :func:`~qefpn.data.decoding.decode`).
+    """
+    return _understood(file, decode(file, max_megapixels=max_megapixels), to_layers)
+
+
+def read_image(file: PictureFile | bytes, *, max_megapixels: float | None = None) -> Array:
     """Read a picture: uint8 RGB (H, W, 3), upright (see :func:`to_rgb`).
 
     Raises:
-        UserError: the file is missing, no picture, or truncated.
+        UserError: as :func:`read_layers`.
     """
-    return to_rgb(decode(file))
+    return _understood(file, decode(file, max_megapixels=max_megapixels), to_rgb)
 
 
 def read_mask(file: PictureFile | bytes) -> Array:
     """Read a mask: uint8 (H, W), 0 background to 255 object, soft values kept (see :func:`to_mask`).
 
     Raises:
-        UserError: the file is missing, no picture, or truncated.
+        UserError: as :func:`read_layers`.
     """
-    return to_mask(decode(file))
+    return _understood(file, decode(file), to_mask)

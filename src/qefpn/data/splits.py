@@ -29,6 +29,8 @@ def hold_out(pairs: Sequence[Pair], fraction: float, limit: int | None, salt: st
 
     def rank(position: int) -> bytes:
         pair = pairs[position]
-        return hashlib.blake2b(f"{salt}:{pair.dataset}/{pair.name}".encode(), digest_size=16).digest()
+        return hashlib.blake2b(
+            f"{salt}:{pair.dataset}/{pair.name}".encode(errors="surrogateescape"), digest_size=16
+        ).digest()
 
     return set(sorted(range(len(pairs)), key=rank)[:count])

@@ -23,6 +23,7 @@ from qefpn.reporting.comparison import (
     read_looks,
 )
 from qefpn.reporting.pictures import shrink
+from qefpn.text import one_line
 from qefpn.whole import whole_file
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ ROWS = 8
 LONGEST = 360
 
 _INK, _SOFT, _GRID = "#1b1f24", "#5c6670", "#dfe3e8"
-_FONT: Any = {"font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "qefpn", "pdf.fonttype": 42}
+_FONT: Any = {
+    "font.size": 8,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "qefpn",
+    "pdf.fonttype": 42,
+}
 
 
 def draw_curves(entries: Sequence[Entry], directory: Path) -> list[Path]:
@@ -69,7 +76,7 @@ def draw_curves(entries: Sequence[Entry], directory: Path) -> list[Path]:
             own = [entry for entry in drawn if entry.dataset == dataset]
             _f_panel(axes[0, column], own, styles)
             _pr_panel(axes[1, column], own, styles)
-            axes[0, column].set_title(dataset, fontsize=10, color=_INK)
+            axes[0, column].set_title(one_line(dataset), fontsize=10, color=_INK, parse_math=False)
             if column == 0:
                 axes[0, 0].set_ylabel("F-measure (β² = 0.3)", color=_INK)
                 axes[1, 0].set_ylabel("Precision", color=_INK)
@@ -175,7 +182,7 @@ def draw_grid(
         read = read_looks(pair, present)
         found = {entry.method: saliency for entry, saliency in zip(present, read.maps, strict=True)}
         looks.append(Looks(read.picture, read.mask, [found.get(method) for method in methods]))
-    figure = _grid_figure(methods, [pair.name for _, pair in rows], looks)
+    figure = _grid_figure(methods, [one_line(pair.name) for _, pair in rows], looks)
     directory.mkdir(parents=True, exist_ok=True)
     _save(figure, directory / "grid.pdf")
     return _save(figure, directory / "grid.png")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qefpn.reporting.published import Published
+from qefpn.whole import write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -259,5 +260,5 @@ def write_profile(directory: Path, result: Mapping[str, Any], sheets: Sequence[S
         **{f"{name}.csv": csv_rows(result[name]) for name in ("stages", "speed", "quality") if result.get(name)},
     }
     for name, text in files.items():
-        (directory / name).write_text(text, encoding="utf-8")
+        write_whole(directory / name, text)
     return [directory / name for name in files]

@@ -47,7 +47,8 @@ def content_hash(data: bytes) -> bytes:
 def code_version() -> bytes:
     """A hash of the code that makes scores: they are computed again when it changes."""
     digest = hashlib.blake2b(np.__version__.encode(), digest_size=16)
-    for package, names in (("qefpn.metrics", None), ("qefpn.data", ("labels.py", "maps.py", "reading.py"))):
+    own = ("decoding.py", "labels.py", "maps.py", "reading.py")
+    for package, names in (("qefpn.metrics", None), ("qefpn.data", own)):
         for file in sorted(resources.files(package).iterdir(), key=lambda one: one.name):
             if file.name.endswith(".py") and (names is None or file.name in names):
                 digest.update(file.read_bytes())
@@ -92,7 +93,7 @@ class ScoreCache:
     def hash_of(self, file: PictureFile) -> bytes:
         """The hash of a file's content, read only where size or time changed. ``OSError`` where it cannot be read."""
         size, version = file_key(file)
-        path = str(Path(str(file)).absolute())
+        path = str(Path(str(file)).absolute()).encode(errors="backslashreplace").decode()  # SQLite takes UTF-8
         with self._lock:
             row = self._database.execute("SELECT size, version, hash FROM files WHERE path = ?", (path,)).fetchone()
         if row is not None and row[:2] == (size, version):

@@ -16,6 +16,7 @@ import torch
 from qefpn.errors import UserError
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN
+from qefpn.text import open_text
 from qefpn.training.inference import predict_maps
 from qefpn.whole import whole_file, write_whole
 
@@ -110,7 +111,7 @@ def write_scores(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """scores.csv: a row a picture; set, name and the figures of metrics.json come first."""
     columns = ["dataset", "name", *SUMMARY]
     columns += [key for record in records[:1] for key in record if key not in columns]
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, open_text(part) as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         for record in records:

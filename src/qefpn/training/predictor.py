@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, TypeVar, overload
 
 import numpy as np
 import torch
+from PIL import Image
 
-from qefpn.data import TestTransform, normalize, read_image
+from qefpn.data import TestTransform, normalize
+from qefpn.data.files import ZipMember
+from qefpn.data.reading import on_white, read_image, to_rgb
+from qefpn.errors import UserError
 from qefpn.training.checkpoint import load_trained
 from qefpn.training.inference import predict_maps
+
+Picture = str | os.PathLike[str] | ZipMember | Image.Image | np.ndarray | bytes | bytearray | memoryview | IO[bytes]
+T = TypeVar("T")
+
+TAKEN = (
+    "a path, a PIL picture, a NumPy array of uint8 (H, W, 3) RGB, (H, W) or (H, W, 4), the bytes of a picture file, "
+    "a file open in binary mode, or a list of these"
+)
+BATCH_PIXELS = 50_000_000
+"""A batch is closed early when its pictures, kept at their own size, have more pixels together."""
+
+
+def in_batches(items: Iterable[tuple[T, np.ndarray]], size: int) -> Iterator[list[tuple[T, np.ndarray]]]:
+    """The items, each with its picture (H, W, 3), in lists of at most ``size``, fewer where pictures are large."""
+    batch: list[tuple[T, np.ndarray]] = []
+    pixels = 0
+    for item in items:
+        batch.append(item)
+        pixels += item[1].shape[0] * item[1].shape[1]
+        if len(batch) == size or pixels > BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
 
 
 class Predictor:
@@ -23,43 +54,108 @@ class Predictor:
         checkpoint: of ``qefpn train``, such as ``RUN/checkpoints/best.ckpt``.
         device: where the network runs, such as "cpu" or "cuda:0".
         image_size: side of the network's square input in pixels; None for that of the checkpoint.
+        batch_size: how many pictures of a list go through the network at once, at most.
+        max_megapixels: larger pictures are refused; None for the default of
+            :func:`~qefpn.data.decoding.decode`.
 
     Raises:
         UserError: no checkpoint, or a damaged one; the message names the file.
-        ValueError: ``image_size`` below 32.
+        ValueError: ``image_size`` below 32, ``batch_size`` below 1.
     """
 
     def __init__(
-        self, checkpoint: str | Path, *, device: str | torch.device = "cpu", image_size: int | None = None
+        self,
+        checkpoint: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        image_size: int | None = None,
+        batch_size: int = 8,
+        max_megapixels: float | None = None,
     ) -> None:
         if image_size is not None and image_size < 32:
             raise ValueError(f"image_size must be at least 32, not {image_size}")
-        loaded = load_trained(Path(checkpoint).expanduser())
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        loaded = load_trained(Path(os.path.expanduser(checkpoint)))
         self.device = torch.device(device)
         self.network = loaded.network.eval().to(self.device)
         self.image_size = image_size or loaded.image_size
+        self.batch_size = batch_size
+        self.max_megapixels = max_megapixels
         self._resize = TestTransform(self.image_size)
 
-    def __call__(self, picture: str | Path | np.ndarray) -> np.ndarray:
-        """The map (H, W), uint8 from 0 to 255, of a file (read upright) or an RGB array (H, W, 3), uint8.
+    @overload
+    def __call__(self, picture: list[Picture] | tuple[Picture, ...]) -> list[np.ndarray]: ...
+
+    @overload
+    def __call__(self, picture: Picture) -> np.ndarray: ...
+
+    def __call__(self, picture: Picture | list[Picture] | tuple[Picture, ...]) -> np.ndarray | list[np.ndarray]:
+        """The map (H, W), uint8 from 0 to 255, of a picture; of a list or tuple of pictures a list of maps.
+
+        A picture is a path, a PIL picture, a NumPy array of uint8 ((H, W, 3) RGB, (H, W) grey or (H, W, 4) with
+        alpha), the bytes of a picture file, or a file open in binary mode. Files and PIL pictures are turned upright
+        as EXIF says, and the map is as the picture is then; alpha is laid on white.
 
         Raises:
-            OSError, ValueError: a file that cannot be read, or an array of another shape or type.
+            UserError: a file that cannot be read, or an array of another shape or type.
+            TypeError: anything else.
         """
-        image = picture if isinstance(picture, np.ndarray) else read_image(Path(picture).expanduser())
-        return self.batch([image])[0]
+        if not isinstance(picture, (list, tuple)):
+            return self.batch([self._colours(picture)])[0]
+        batches = in_batches(((None, self._colours(one)) for one in picture), self.batch_size)
+        return [one for batch in batches for one in self.batch([image for _, image in batch])]
+
+    def _colours(self, picture: object) -> np.ndarray:
+        """The picture as uint8 RGB (H, W, 3)."""
+        if isinstance(picture, np.ndarray):
+            return _from_array(picture)
+        if isinstance(picture, Image.Image):
+            try:
+                return to_rgb(picture)
+            except Exception as error:  # a truncated file that was opened lazily, one closed before, an odd mode
+                raise UserError(f"the PIL picture cannot be read: {error}") from error
+        if isinstance(picture, (bytes, bytearray, memoryview)):
+            return read_image(bytes(picture), max_megapixels=self.max_megapixels)
+        if isinstance(picture, (str, os.PathLike)):
+            path = os.fsdecode(picture)
+            if re.match(r"https?://", path):
+                raise UserError(f"{path} is an address: download the picture first, and give its path or bytes")
+            return read_image(os.path.expanduser(path), max_megapixels=self.max_megapixels)
+        if isinstance(picture, ZipMember):
+            return read_image(picture, max_megapixels=self.max_megapixels)
+        if hasattr(picture, "read"):
+            data = picture.read()
+            if isinstance(data, bytes):
+                return read_image(data, max_megapixels=self.max_megapixels)
+            raise TypeError("the file is open as text: open it in binary mode, open(path, 'rb')")
+        raise TypeError(f"a picture is {TAKEN}; not {type(picture).__name__}")
 
     def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The maps of RGB arrays (H, W, 3), uint8, of any sizes, in one pass through the network.
 
         Raises:
-            ValueError: an array of another shape or type.
+            UserError: an array of another shape or type.
         """
         for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(f"an RGB array (H, W, 3) of uint8 is needed, not {image.shape} of {image.dtype}")
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+                raise UserError(f"an RGB array (H, W, 3) of uint8 is needed, not {image.shape} of {image.dtype}")
         if not images:
             return []
         resized = [torch.from_numpy(self._resize(image)) for image in images]
         inputs = normalize(torch.stack(resized))
         return predict_maps(self.network, inputs.to(self.device), [image.shape[:2] for image in images])
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    sound = array.dtype == np.uint8 and array.size > 0
+    if sound and array.ndim == 2:
+        return np.repeat(array[:, :, None], 3, axis=2)
+    if sound and array.ndim == 3 and array.shape[2] == 3:
+        return array
+    if sound and array.ndim == 3 and array.shape[2] == 4:
+        return on_white(np.ascontiguousarray(array[:, :, :3]), np.ascontiguousarray(array[:, :, 3]))
+    raise UserError(
+        f"an array of uint8 (H, W, 3) RGB, (H, W) or (H, W, 4) is needed, not {array.shape} of {array.dtype}"
+        + ("; several pictures go as a list" if array.ndim == 4 else "")
+    )
