@@ -21,6 +21,7 @@ from qefpn.data.lists import lists_by_set
 from qefpn.data.options import check_options
 from qefpn.data.own_split import Part, own_split, unused_val
 from qefpn.data.progress import training_share
+from qefpn.data.ranks import first_finds, ranks
 from qefpn.data.resume import Place, ResumableLoader, check_identity, fingerprint, place_of
 from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler
 from qefpn.data.splits import default_scales, hold_out
@@ -174,7 +175,9 @@ class SaliencyDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Find and split the sets, and for fitting fill the cache. Testing asks for the test sets alone: the
         training pictures need not be there."""
-        self._find_for_all(training=stage not in ("test", "predict"))
+        training = stage not in ("test", "predict")
+        told = ("_report", "_found_training", "train_pairs", "val_pairs", "test_pairs", "_train_shapes")
+        first_finds(self.trainer, lambda: self._find(training), self, told)
         limit_threads()
         if stage in (None, "fit"):
             self._place = Place(0, 0)  # until a checkpoint says otherwise
@@ -252,23 +255,6 @@ class SaliencyDataModule(pl.LightningDataModule):
         self._split(trained, validated, tested)
         self._report, self._found_training = report, training
 
-    def _find_for_all(self, training: bool) -> None:
-        """The first process finds and checks; the others are told what it found, its error too."""
-        trainer, error = self.trainer, None
-        if trainer is None or trainer.world_size == 1:
-            return self._find(training)
-        if trainer.is_global_zero:
-            try:
-                self._find(training)
-            except UserError as found:
-                error = str(found)
-        names = ("_report", "_found_training", "train_pairs", "val_pairs", "test_pairs", "_train_shapes")
-        error, values = trainer.strategy.broadcast((error, [getattr(self, name) for name in names]), src=0)
-        if error is not None:
-            raise UserError(error)
-        for name, value in zip(names, values, strict=True):
-            setattr(self, name, value)
-
     def _split(self, trained: Sequence[SetReport], validated: Sequence[SetReport], tested: Sequence[SetReport]) -> None:
         pairs = [pair for one in trained for pair in one.usable]
         shapes = [shape for one in trained for shape in one.sizes]
@@ -327,20 +313,12 @@ class SaliencyDataModule(pl.LightningDataModule):
 
     # ------------------------------------------------------------------ loaders
 
-    def _ranks(self) -> tuple[int, int]:
-        trainer = self.trainer
-        if trainer is not None:
-            return trainer.global_rank, trainer.world_size
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return 0, 1
-
     def _workers(self, pictures: int, side: int) -> int:
         """Loading processes for batches of so many pictures of ``side`` pixels: four float32 channels each."""
         return worker_count(
             self.num_workers,
             cached=self.cache == "ram",
-            world_size=self._ranks()[1],
+            world_size=ranks(self.trainer)[1],
             batch_bytes=16 * pictures * side * side,
         )
 
@@ -349,7 +327,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         if self.train_set is None:
             self.setup("fit")
         assert self.train_set is not None
-        rank, world_size = self._ranks()
+        rank, world_size = ranks(self.trainer)
         sampler = MultiScaleBatchSampler(
             len(self.train_set),
             self.batch_size,
@@ -379,7 +357,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         return training_share(self.trainer, batches / self.trainer.accumulate_grad_batches)
 
     def _eval_loader(self, pairs: Sequence[Pair]) -> DataLoader[dict[str, Any]]:
-        rank, world_size = self._ranks()
+        rank, world_size = ranks(self.trainer)
         batch_size = self.eval_batch_size or max(1, self.batch_size // world_size)
         return DataLoader(
             SaliencyDataset(pairs, transform=TestTransform(self.image_size)),
