@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 
@@ -61,6 +63,8 @@ def test_build_by_name():
         (lambda: Broyden(line_search="yes"), TypeError, "true or false"),
         (lambda: Anderson(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
         (lambda: FixedPointIteration(damping=1.5), ValueError, "damping"),
+        (lambda: FixedPointIteration(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
+        (lambda: PhantomAdjoint(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
         (lambda: Anderson(regularization="x"), TypeError, "regularization must be a number"),
         (lambda: QuasiEquilibrium(p=1.01), ValueError, r"p must be in \[0, 1\]"),
         (lambda: QuasiEquilibrium(p=-1e-9), ValueError, "p must be in"),
@@ -128,6 +132,44 @@ def tanh(z, *args):
 def test_bad_calls(arguments, options, error, message):
     with pytest.raises(error, match=message):
         fixed_point(*arguments, **options)
+
+
+def test_whole_numbers_are_numbers_and_bounds_belong_to_the_range():
+    assert Anderson(1, rtol=0, atol=0, memory=1, damping=1, regularization=0).damping == 1
+    assert FixedPointIteration(damping=1).damping == 1 and QuasiEquilibrium(p=0).p == 0 and QuasiEquilibrium(p=1).p == 1
+    assert PhantomAdjoint(steps=1, damping=1).steps == 1
+
+
+SETTINGS = [
+    *(Anderson(), Broyden(), FixedPointIteration(), Unroll(), Equilibrium(), QuasiEquilibrium()),
+    *(ImplicitAdjoint(), PhantomAdjoint(), JacobianFreeAdjoint(), ShineAdjoint(), UnrolledAdjoint()),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=repr)
+def test_settings_are_values(settings):
+    """Equal settings are one key of a table, and nobody changes those that others hold."""
+    assert {settings: 1}[type(settings)()] == 1
+    for name in vars(settings) or ("anything",):
+        with pytest.raises(FrozenInstanceError):
+            setattr(settings, name, 1)
+
+
+def test_a_solution_cannot_be_changed():
+    solution = fixed_point(lambda z: 0.5 * z, torch.ones(2, 3))
+    inner = Broyden(3).solve(lambda z: 0.5 * z, torch.ones(2, 3))
+    for record, name in ((solution, "value"), (solution.stats, "steps"), (inner, "value")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, name, None)
+
+
+def test_a_list_is_a_tuple_of_levels():
+    levels = [torch.zeros(3, 2), torch.zeros(3, 4)]
+    given = fixed_point(lambda z: tuple(0.5 * part + 1 for part in z), levels, solver=Broyden(20, 1e-6))
+    same = fixed_point(lambda z: tuple(0.5 * part + 1 for part in z), tuple(levels), solver=Broyden(20, 1e-6))
+    for one, other, level in zip(given.value, same.value, levels, strict=True):
+        assert torch.equal(one, other) and one.shape == level.shape
+        torch.testing.assert_close(one, torch.full_like(one, 2.0))
 
 
 def test_unroll_takes_the_unrolled_adjoint_unless_told_otherwise():

@@ -147,6 +147,27 @@ def test_armijo_solves_what_the_plain_method_cannot(system, size, memory):
     np.testing.assert_allclose(solution.value[0].numpy(), reference.x, atol=1e-6)
 
 
+@pytest.mark.parametrize("memory", [None, 4])
+def test_a_search_that_starts_again_does_so_for_its_sample_alone(memory):
+    """Systems for which −I has the wrong sign, so that the search fails at first, beside a contraction."""
+    start = torch.tensor([-0.4, -1.0, -0.6, -0.8], dtype=F64)[:, None].repeat(1, 8)
+    contraction = torch.tensor([True, False, False, False])[:, None]
+
+    def f(z, contraction):
+        return torch.where(contraction, 0.5 * z.cos(), z + _tridiagonal(z))
+
+    solver = Broyden(300, 0.0, 1e-9, memory=memory, line_search=True)
+    with torch.no_grad():
+        batch = fixed_point(f, start, (contraction,), solver=solver)
+        assert batch.stats.converged.all()
+        assert len(set(batch.stats.evaluations.tolist())) == 4
+        for row in range(4):
+            one = slice(row, row + 1)
+            alone = fixed_point(f, start[one], (contraction[one],), solver=solver)
+            torch.testing.assert_close(alone.value[0], batch.value[row], rtol=1e-6, atol=1e-6)
+            assert alone.stats.evaluations.tolist() == batch.stats.evaluations[one].tolist()
+
+
 def test_line_search_counts_what_it_evaluates():
     calls = []
 

@@ -59,8 +59,20 @@ def mutants(source: str, limit: int | None, seed: int) -> list[Mutant]:
 
 
 class _Plain(ast.NodeTransformer):
-    """Without what has no effect when a module runs: annotations (postponed ones), ``__all__``, and the ``strict``
-    of ``zip``, which asserts what holds."""
+    """Without what has no effect when a module runs: annotations (postponed ones), ``__all__``, the ``strict`` of
+    ``zip``, which asserts what holds, trailing colons of an index, and which arguments go by name only."""
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.defaults += [default for default in node.kw_defaults if default is not None]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
+        return self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        if isinstance(node.slice, ast.Tuple) and not any(_is_dots(part) for part in node.slice.elts):
+            while node.slice.elts and ast.unparse(node.slice.elts[-1]) == ":":
+                node.slice.elts.pop()
+        return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if ast.unparse(node.func) == "zip":
@@ -81,6 +93,10 @@ class _Plain(ast.NodeTransformer):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.annotation = ast.Constant(None)
         return self.generic_visit(node)
+
+
+def _is_dots(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...
 
 
 def _meaning(source: str) -> str | None:
