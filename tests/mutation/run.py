@@ -204,10 +204,10 @@ def examine(
     start = time.monotonic()
     killed = survived = equivalent = 0
     for mutant in chosen:
-        verdict, _, _ = judge(suite, durations, limit, Finder(name, str(module), mutant.source))
-        if verdict == "survived" and any(short == place and fault.fullmatch(mutant.what) for place, fault in known):
+        if any(short == place and fault.fullmatch(mutant.what) for place, fault in known):
             equivalent += 1
             continue
+        verdict, _, _ = judge(suite, durations, limit, Finder(name, str(module), mutant.source))
         killed += verdict != "survived"
         survived += verdict == "survived"
         if verdict != "killed":
