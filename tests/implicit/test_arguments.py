@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -166,10 +167,36 @@ def test_a_solution_cannot_be_changed():
 def test_a_list_is_a_tuple_of_levels():
     levels = [torch.zeros(3, 2), torch.zeros(3, 4)]
     given = fixed_point(lambda z: tuple(0.5 * part + 1 for part in z), levels, solver=Broyden(20, 1e-6))
-    same = fixed_point(lambda z: tuple(0.5 * part + 1 for part in z), tuple(levels), solver=Broyden(20, 1e-6))
+    same = fixed_point(lambda z: [0.5 * part + 1 for part in z], tuple(levels), solver=Broyden(20, 1e-6))
     for one, other, level in zip(given.value, same.value, levels, strict=True):
         assert torch.equal(one, other) and one.shape == level.shape
         torch.testing.assert_close(one, torch.full_like(one, 2.0))
+
+
+class Pair(NamedTuple):
+    x: torch.Tensor
+    name: str
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_arguments_of_any_structure_are_selected_and_widened(half):
+    """A part of the batch gets its part of tensors inside of tuples, lists and dicts; autocast finds them there."""
+    x = torch.randn(8, 12, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16 if half else torch.float32)
+    seen = []
+
+    def f(z, pair, listed, named):
+        assert type(pair) is Pair and type(listed) is list and (pair.name, listed[1], named["n"]) == ("a", 3, None)
+        parts = (pair.x, listed[0], named["x"][0])
+        assert {part.dtype for part in parts} == {torch.float32} and {len(part) for part in parts} == {len(z)}
+        seen.append(len(z))
+        return 0.3 * torch.tanh(z) + sum(parts)
+
+    options = {"residual": QuasiEquilibrium(p=0.04), "keys": torch.arange(8), "solver": Broyden(20, 1e-5)}
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        found = fixed_point(f, torch.zeros(8, 12), (Pair(x, "a"), [x, 3], {"x": (x,), "n": None}), **options)
+        plain = fixed_point(lambda z, x: 0.3 * torch.tanh(z) + 3 * x, torch.zeros(8, 12), (x.float(),), **options)
+    torch.testing.assert_close(found.value, plain.value)
+    assert 0 < min(seen) < 8, "some samples have a drop and some have none"
 
 
 def test_unroll_takes_the_unrolled_adjoint_unless_told_otherwise():

@@ -1,6 +1,6 @@
 """Mutation testing: put small faults into a module, one at a time, and see whether its tests notice.
 
-    python -m tests.mutation.run [implicit losses metrics sampler schedule] [--limit 40] [--seed 0] [--only PART]
+    python -m tests.mutation.run [implicit losses metrics sampler schedule] [--limit 40] [--seed 0] [--only PATTERN]
 
 Each fault lives in the memory of a process of its own, forked after torch has been imported: no file changes, and a
 fault costs what its tests cost. A fault that hangs its tests counts as noticed. Faults that change nothing that could
@@ -227,7 +227,7 @@ def examine_suite(name: str, options: argparse.Namespace, folder: Path) -> tuple
     modules = [path for pattern in suite.modules for path in sorted((SOURCES / "qefpn").glob(pattern))]
     counts = [(0, 0, 0)]
     for module in modules:
-        if module.name != "__init__.py" and options.only in str(module):
+        if module.name != "__init__.py" and re.search(options.only, str(module)):
             chosen = mutants(module.read_text(), options.limit, options.seed)
             counts.append(examine(suite, module, chosen, known, durations, limit))
     killed, survived, equivalent = map(sum, zip(*counts, strict=True))
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("suites", nargs="*", metavar="suite", help=f"of {', '.join(SUITES)}; all unless told")
     parser.add_argument("--limit", type=int, default=40, help="faults a module, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
-    parser.add_argument("--only", default="", help="modules whose path contains this")
+    parser.add_argument("--only", default="", help="modules whose path this pattern finds")
     options = parser.parse_args()
     if unknown := set(options.suites) - set(SUITES):
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are: {', '.join(SUITES)}")
