@@ -69,6 +69,8 @@ def test_build_by_name():
         (lambda: Anderson(regularization="x"), TypeError, "regularization must be a number"),
         (lambda: QuasiEquilibrium(p=1.01), ValueError, r"p must be in \[0, 1\]"),
         (lambda: QuasiEquilibrium(p=-1e-9), ValueError, "p must be in"),
+        (lambda: QuasiEquilibrium(seed=1.5), TypeError, "QuasiEquilibrium: seed must be a whole number"),
+        (lambda: QuasiEquilibrium(seed=-(2**63) - 1), ValueError, "seed must be at least -9223372036854775808"),
         (lambda: PhantomAdjoint(steps=0), ValueError, "steps"),
         (lambda: ImplicitAdjoint(solver="broyden"), TypeError, "must be a solver or None"),
     ],
@@ -139,6 +141,7 @@ def test_whole_numbers_are_numbers_and_bounds_belong_to_the_range():
     assert Anderson(1, rtol=0, atol=0, memory=1, damping=1, regularization=0).damping == 1
     assert FixedPointIteration(damping=1).damping == 1 and QuasiEquilibrium(p=0).p == 0 and QuasiEquilibrium(p=1).p == 1
     assert PhantomAdjoint(steps=1, damping=1).steps == 1
+    assert QuasiEquilibrium(seed=-(2**63)).seed == -(2**63)
 
 
 SETTINGS = [
