@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all notebooks lint format bench wheel clean
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --durations=10
+.PHONY: help setup demo test test-slow test-all notebooks mutants lint format bench wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,13 +21,20 @@ demo: setup ## from nothing to a trained, scored network: synthesize, train, eva
 	$(BIN)/qefpn train experiment=demo data.root=$(DEMO)/data hydra.run.dir=$(DEMO)/run
 
 test: setup ## the tests that take seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(PYTEST) -n 2 -m 'not slow'
+
+test-slow: setup ## the tests that take longer
+	$(PYTEST) -n 2 -m slow
 
 test-all: setup ## all tests, the slow ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(PYTEST) -n 2
 
 notebooks: setup ## run the notebooks and check what comes out
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/project/test_notebooks.py
+	$(PYTEST) tests/project/test_notebooks.py
+
+mutants: setup ## put small faults into the core and count those that its tests notice (SUITES="sampler schedule")
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
+	$(BIN)/python -m tests.mutation.run $(SUITES)
 
 lint: setup ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

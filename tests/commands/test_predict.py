@@ -70,6 +70,7 @@ def test_a_binary_mask_is_the_map_above_the_threshold(pictures: Path, tiny_run: 
 def test_a_map_does_not_depend_on_its_batch(pictures: Path, tiny_run: Path, tmp_path: Path) -> None:
     for size in (1, 8):
         assert predict(tiny_run, f"input={pictures}", f"output={tmp_path}/{size}", f"batch_size={size}") == 0
+    assert names(tmp_path / "1") == names(tmp_path / "8") != []
     for name in names(tmp_path / "1"):
         one, other = (np.asarray(Image.open(tmp_path / str(size) / name), int) for size in (1, 8))
         assert np.abs(one - other).max() <= 1

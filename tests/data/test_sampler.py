@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qefpn.data import MultiScaleBatchSampler, ShardSampler
+from qefpn.data.sampler import SampleKey, batch_scale, epoch_order, growing_scale
 from qefpn.data.splits import default_scales
 from qefpn.errors import UserError
 
@@ -59,15 +64,65 @@ def test_progressive_sizes_grow_with_the_place_in_training() -> None:
     assert [[key.index for key in sampler.batch(0, number)] for number in range(10)] == order
 
 
+def indices(batches: Iterable[list[SampleKey]]) -> list[list[int]]:
+    """Which pictures: a key also holds its epoch, and so differs in any case."""
+    return [[key.index for key in batch] for batch in batches]
+
+
 def test_each_epoch_has_its_own_order() -> None:
     sampler = MultiScaleBatchSampler(20, 4, (64,), seed=1)
     first = list(sampler)
     assert list(sampler) == first
     sampler.set_epoch(1)
     second = list(sampler)
-    assert second != first and all(key.epoch == 1 for batch in second for key in batch)
+    assert indices(second) != indices(first) and all(key.epoch == 1 for batch in second for key in batch)
+    assert indices(second) == indices(sampler.batch(1, number) for number in range(5))
     sampler.set_epoch(0)
     assert list(sampler) == first
+
+
+def test_orders_of_seeds_and_epochs_are_permutations_and_all_differ() -> None:
+    orders = [epoch_order(20, seed, epoch) for seed in range(12) for epoch in range(12)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 144
+    places = np.array([np.argsort(epoch_order(10, seed=5, epoch=epoch)) for epoch in range(2000)])
+    counts = np.array([np.bincount(column, minlength=10) for column in places.T])
+    assert scipy.stats.chisquare(counts, axis=1).pvalue.min() > 1e-4  # no picture has a place of its own
+
+
+def test_sizes_follow_neither_the_order_nor_each_other() -> None:
+    """Over epochs, the size of a batch says nothing of its first picture, and none of the next batch's size."""
+    drawn = [[batch_scale((64, 80, 96), 7, epoch, batch) for batch in range(2)] for epoch in range(3000)]
+    first = [int(epoch_order(3, 7, epoch)[0]) for epoch in range(3000)]
+    sizes, following = np.array(drawn).T
+    for other in (first, following):
+        table = scipy.stats.contingency.crosstab(sizes, other).count
+        assert table.shape == (3, 3)
+        assert scipy.stats.chi2_contingency(table).pvalue > 1e-4
+
+
+def test_what_is_not_told_is_one_process_shuffled_by_seed_0() -> None:
+    plain = list(MultiScaleBatchSampler(20, 4, SCALES))
+    assert plain == list(MultiScaleBatchSampler(20, 4, SCALES, seed=0, rank=0, world_size=1, shuffle=True))
+    assert indices(plain) != indices(MultiScaleBatchSampler(20, 4, SCALES, shuffle=False))
+    in_order = indices(MultiScaleBatchSampler(20, 4, SCALES, shuffle=False))
+    assert in_order == np.arange(20).reshape(5, 4).tolist()
+    assert list(ShardSampler(5)) == list(range(5))
+
+
+def test_sizes_that_grow_stop_at_the_largest() -> None:
+    assert [growing_scale((96, 64, 80), share, 0.6) for share in (0, 0.29, 0.31, 0.59, 0.61, 1.5)] == [
+        *(64, 64, 80, 80, 96, 96)
+    ]
+    alone = MultiScaleBatchSampler(20, 2, SCALES, seed=3, progressive=0.5)  # nobody says how far training is
+    assert len({batch[0].size for batch in alone}) > 1
+
+
+def test_a_key_is_a_value() -> None:
+    """Workers get copies, so equal content has to be the same key, and nobody may change one."""
+    assert len({SampleKey(1, 2, 64), SampleKey(1, 2, 64), SampleKey(1, 3, 64)}) == 2
+    with pytest.raises(FrozenInstanceError):
+        SampleKey(1, 2, 64).index = 3  # type: ignore[misc]
 
 
 def test_resume_in_the_middle_of_an_epoch() -> None:
@@ -81,6 +136,12 @@ def test_resume_in_the_middle_of_an_epoch() -> None:
     assert list(resumed) == expected[7:]
     resumed.set_epoch(3)
     assert len(list(resumed)) == 10
+    alone = MultiScaleBatchSampler(40, 4, SCALES, seed=1)
+    alone.resume(2, 7)
+    assert list(alone) == expected[7:]  # resuming chooses the epoch, too
+    assert MultiScaleBatchSampler(40, 4, SCALES).sampler.batch(0, 0) == next(
+        iter(MultiScaleBatchSampler(40, 4, SCALES))
+    )
 
 
 def test_fewer_pictures_than_a_batch() -> None:
@@ -93,8 +154,13 @@ def test_fewer_pictures_than_a_batch() -> None:
 def test_batch_size_must_divide() -> None:
     with pytest.raises(UserError, match=r"data\.batch_size=32 .* multiple of their number, 3; the nearest is 33"):
         MultiScaleBatchSampler(100, 32, (64,), world_size=3)
-    with pytest.raises(UserError, match=r"data\.batch_size"):
+    with pytest.raises(UserError, match=r"the nearest is 3$"):
+        MultiScaleBatchSampler(100, 1, (64,), world_size=3)
+    with pytest.raises(UserError, match=r"the nearest is 6$"):
+        MultiScaleBatchSampler(100, 5, (64,), world_size=3)
+    with pytest.raises(UserError, match=r"data\.batch_size must be at least 1, got 0"):
         MultiScaleBatchSampler(100, 0, (64,))
+    assert [len(batch) for batch in MultiScaleBatchSampler(2, 1, (64,))] == [1, 1]
 
 
 @settings(max_examples=30, deadline=None)

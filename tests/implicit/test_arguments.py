@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+from typing import NamedTuple
+
 import pytest
 import torch
 
@@ -61,9 +64,13 @@ def test_build_by_name():
         (lambda: Broyden(line_search="yes"), TypeError, "true or false"),
         (lambda: Anderson(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
         (lambda: FixedPointIteration(damping=1.5), ValueError, "damping"),
+        (lambda: FixedPointIteration(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
+        (lambda: PhantomAdjoint(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
         (lambda: Anderson(regularization="x"), TypeError, "regularization must be a number"),
         (lambda: QuasiEquilibrium(p=1.01), ValueError, r"p must be in \[0, 1\]"),
         (lambda: QuasiEquilibrium(p=-1e-9), ValueError, "p must be in"),
+        (lambda: QuasiEquilibrium(seed=1.5), TypeError, "QuasiEquilibrium: seed must be a whole number"),
+        (lambda: QuasiEquilibrium(seed=-(2**63) - 1), ValueError, "seed must be at least -9223372036854775808"),
         (lambda: PhantomAdjoint(steps=0), ValueError, "steps"),
         (lambda: ImplicitAdjoint(solver="broyden"), TypeError, "must be a solver or None"),
     ],
@@ -128,6 +135,71 @@ def tanh(z, *args):
 def test_bad_calls(arguments, options, error, message):
     with pytest.raises(error, match=message):
         fixed_point(*arguments, **options)
+
+
+def test_whole_numbers_are_numbers_and_bounds_belong_to_the_range():
+    assert Anderson(1, rtol=0, atol=0, memory=1, damping=1, regularization=0).damping == 1
+    assert FixedPointIteration(damping=1).damping == 1 and QuasiEquilibrium(p=0).p == 0 and QuasiEquilibrium(p=1).p == 1
+    assert PhantomAdjoint(steps=1, damping=1).steps == 1
+    assert QuasiEquilibrium(seed=-(2**63)).seed == -(2**63)
+
+
+SETTINGS = [
+    *(Anderson(), Broyden(), FixedPointIteration(), Unroll(), Equilibrium(), QuasiEquilibrium()),
+    *(ImplicitAdjoint(), PhantomAdjoint(), JacobianFreeAdjoint(), ShineAdjoint(), UnrolledAdjoint()),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=repr)
+def test_settings_are_values(settings):
+    """Equal settings are one key of a table, and nobody changes those that others hold."""
+    assert {settings: 1}[type(settings)()] == 1
+    for name in vars(settings) or ("anything",):
+        with pytest.raises(FrozenInstanceError):
+            setattr(settings, name, 1)
+
+
+def test_a_solution_cannot_be_changed():
+    solution = fixed_point(lambda z: 0.5 * z, torch.ones(2, 3))
+    inner = Broyden(3).solve(lambda z: 0.5 * z, torch.ones(2, 3))
+    for record, name in ((solution, "value"), (solution.stats, "steps"), (inner, "value")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, name, None)
+
+
+def test_a_list_is_a_tuple_of_levels():
+    levels = [torch.zeros(3, 2), torch.zeros(3, 4)]
+    given = fixed_point(lambda z: tuple(0.5 * part + 1 for part in z), levels, solver=Broyden(20, 1e-6))
+    same = fixed_point(lambda z: [0.5 * part + 1 for part in z], tuple(levels), solver=Broyden(20, 1e-6))
+    for one, other, level in zip(given.value, same.value, levels, strict=True):
+        assert torch.equal(one, other) and one.shape == level.shape
+        torch.testing.assert_close(one, torch.full_like(one, 2.0))
+
+
+class Pair(NamedTuple):
+    x: torch.Tensor
+    name: str
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_arguments_of_any_structure_are_selected_and_widened(half):
+    """A part of the batch gets its part of tensors inside of tuples, lists and dicts; autocast finds them there."""
+    x = torch.randn(8, 12, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16 if half else torch.float32)
+    seen = []
+
+    def f(z, pair, listed, named):
+        assert type(pair) is Pair and type(listed) is list and (pair.name, listed[1], named["n"]) == ("a", 3, None)
+        parts = (pair.x, listed[0], named["x"][0])
+        assert {part.dtype for part in parts} == {torch.float32} and {len(part) for part in parts} == {len(z)}
+        seen.append(len(z))
+        return 0.3 * torch.tanh(z) + sum(parts)
+
+    options = {"residual": QuasiEquilibrium(p=0.04), "keys": torch.arange(8), "solver": Broyden(20, 1e-5)}
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        found = fixed_point(f, torch.zeros(8, 12), (Pair(x, "a"), [x, 3], {"x": (x,), "n": None}), **options)
+        plain = fixed_point(lambda z, x: 0.3 * torch.tanh(z) + 3 * x, torch.zeros(8, 12), (x.float(),), **options)
+    torch.testing.assert_close(found.value, plain.value)
+    assert 0 < min(seen) < 8, "some samples have a drop and some have none"
 
 
 def test_unroll_takes_the_unrolled_adjoint_unless_told_otherwise():

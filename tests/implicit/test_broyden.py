@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -9,7 +11,9 @@ import torch
 from tests.implicit.problems import F64, Contraction, relative_error
 
 from qefpn.implicit import Broyden, fixed_point
+from qefpn.implicit.solvers.base import Tracker
 from qefpn.implicit.solvers.broyden import Estimate
+from qefpn.implicit.solvers.line_search import Armijo
 
 
 @pytest.mark.parametrize(("size", "shift"), [(1, 1.0), (3, 1.0), (5, 1.0), (5, 0.0), (13, 0.0), (40, 0.0)])
@@ -145,6 +149,43 @@ def test_armijo_solves_what_the_plain_method_cannot(system, size, memory):
         assert np.linalg.norm(reference.fun) < 1e-8
         return
     np.testing.assert_allclose(solution.value[0].numpy(), reference.x, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [None, 4])
+def test_a_search_that_starts_again_does_so_for_its_sample_alone(memory):
+    """Systems for which −I has the wrong sign, so that the search fails at first, beside a contraction."""
+    start = torch.tensor([-0.4, -1.0, -0.6, -0.8], dtype=F64)[:, None].repeat(1, 8)
+    contraction = torch.tensor([True, False, False, False])[:, None]
+
+    def f(z, contraction):
+        return torch.where(contraction, 0.5 * z.cos(), z + _tridiagonal(z))
+
+    solver = Broyden(300, 0.0, 1e-9, memory=memory, line_search=True)
+    with torch.no_grad():
+        batch = fixed_point(f, start, (contraction,), solver=solver)
+        assert batch.stats.converged.all()
+        assert len(set(batch.stats.evaluations.tolist())) == 4
+        for row in range(4):
+            one = slice(row, row + 1)
+            alone = fixed_point(f, start[one], (contraction[one],), solver=solver)
+            torch.testing.assert_close(alone.value[0], batch.value[row], rtol=1e-6, atol=1e-6)
+            assert alone.stats.evaluations.tolist() == batch.stats.evaluations[one].tolist()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 5])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_search_accepts_the_growth_that_its_step_allows(number, side):
+    """Step k may bring ‖g‖ to (1 + 0.5/(k + 1)² − 10⁻⁴ λ) times what it was: a little less or more, at λ = 1."""
+    z = torch.zeros(1, 4, dtype=F64)
+    search, tracker = Armijo(1, z.device), Tracker(Broyden(), z)
+    ratios = [1.0] * number + [1 + 0.5 / (number + 1) ** 2 - 1e-4 + side * 1e-6]
+    for ratio in ratios:
+        g_norm = torch.full((1,), 2.0, dtype=F64)
+        estimate = SimpleNamespace(rows=torch.full((1, 1, 4), 1.0, dtype=F64), eta=None)  # ‖g‖ = 2
+        before = int(search.evaluations)
+        search.step(lambda z, ratio=ratio: z + ratio, z, torch.ones_like(z), g_norm, estimate, tracker)
+    assert int(search.evaluations) - before == (1 if side < 0 else 2)  # half the step may bring 5e-5 more
+    assert (float(estimate.length) == 1.0) == (side < 0)
 
 
 def test_line_search_counts_what_it_evaluates():

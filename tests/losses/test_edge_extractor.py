@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from torch import Tensor
 
@@ -134,6 +136,45 @@ def test_module_has_nothing_to_train_or_save() -> None:
     extract = EdgeExtractor("scharr")
     assert not list(extract.parameters()) and not extract.state_dict()
     assert extract.double()(torch.rand(1, 1, 4, 4, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_filters_are_exact_in_double_precision() -> None:
+    kernel = edge_kernel("frei_chen")[0, 0]
+    assert kernel.dtype == torch.float64
+    assert kernel[1, 0].item() == pytest.approx(math.sqrt(2) / (2 + math.sqrt(2)), abs=1e-15)
+
+
+def test_a_filter_of_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 5x5 derivative against SciPy's correlation, with the border replicated."""
+    weights = np.outer([1, 4, 6, 4, 1], [1, 2, 0, -2, -1]).astype(float)
+    monkeypatch.setattr(EDGE_FILTERS, "get", lambda name: lambda: tuple(map(tuple, weights.tolist())))
+    x = np.random.default_rng(0).random((9, 11))
+    gx, gy = (scipy.ndimage.correlate(x, w / (16 * 3), mode="nearest") for w in (weights, weights.T))
+    expected = np.minimum(np.sqrt((gx**2 + gy**2) / 2 + EPSILON), 1)
+    found = edges(torch.from_numpy(x)[None, None], "wide")
+    np.testing.assert_allclose(found[0, 0].numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (((1.0, -1.0), (1.0, -1.0)), r"is \(2, 2\); it must be square and odd"),
+        (((1.0, 0.0, -1.0),), r"is \(1, 3\); it must be square and odd"),
+        ((1.0, 0.0, -1.0), r"is \(3,\); it must be square and odd"),
+        ((((1.0,),),), r"is \(1, 1, 1\); it must be square and odd"),
+        (((0.0,),), "has no positive weight"),
+        (((-1.0,),), "has no positive weight"),
+    ],
+)
+def test_impossible_filters_are_named(rows: object, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EDGE_FILTERS, "get", lambda name: lambda: rows)
+    with pytest.raises(ValueError, match="edge filter 'own' " + message):
+        edge_kernel("own")
+
+
+def test_the_module_says_its_filter() -> None:
+    assert repr(EdgeExtractor()) == "EdgeExtractor('sobel')"
+    assert repr(EdgeExtractor("scharr")) == "EdgeExtractor('scharr')"
 
 
 def test_one_pixel_wide() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -182,6 +184,37 @@ def test_low_level_edges_uses_and_needs_its_own_logits() -> None:
         loss(edge, target, edge_logits=edge[0])
 
 
+@pytest.mark.parametrize("size", [(4, 5), (8, 3), (3, 10), (16, 30), (8, 10)])
+def test_low_level_edges_of_any_size_are_resized_as_opencv_does(size: tuple[int, int]) -> None:
+    """Bilinear between the centres of pixels, along either axis, up and down."""
+    target = (draw(2, 1, 8, 10) > 0).double()
+    edge = draw(2, 1, *size, seed=1)
+    _, terms = build_loss("low_level_edges")(draw(2, 1, 8, 10, seed=2), target, edge_logits=edge)
+    resized = [cv2.resize(one[0].numpy(), (10, 8), interpolation=cv2.INTER_LINEAR) for one in edge]
+    expected = F.binary_cross_entropy_with_logits(torch.from_numpy(np.stack(resized))[:, None], edges(target))
+    torch.testing.assert_close(terms["edge"], expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 2, 8, 8), (2, 1, 8), (2, 1, 1, 8, 8)])
+def test_low_level_edges_of_another_batch_are_named(shape: tuple[int, ...]) -> None:
+    target = torch.zeros(2, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"edge_logits of shape \(.*must be \(B, 1, h, w\)"):
+        build_loss("low_level_edges")(target, target, edge_logits=torch.zeros(shape))
+
+
+def test_one_objective_asks_for_edges_of_low_levels() -> None:
+    assert [name for name in NAMES if LOSSES.get(name).needs_edge_logits] == ["low_level_edges"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_terms_weigh_one_unless_told_and_sides_half(name: str) -> None:
+    logits, target = draw(2, 1, 16, 16), draw(2, 1, 16, 16, seed=1).sigmoid()
+    given = {"edge_logits": draw(2, 1, 4, 4, seed=2), "side_logits": [draw(2, 1, 16, 16, seed=3)]}
+    total, terms = build_loss(name)(logits, target, **given)
+    side = terms.pop("side")
+    assert total.item() == pytest.approx(sum(term.item() for term in terms.values()) + 0.5 * side.item(), rel=1e-12)
+
+
 def test_side_predictions_add_the_mask_terms() -> None:
     logits, target = draw(2, 1, 8, 8), draw(2, 1, 8, 8, seed=1).sigmoid()
     sides = (draw(2, 1, 8, 8, seed=2), draw(2, 1, 8, 8, seed=3))
@@ -191,6 +224,10 @@ def test_side_predictions_add_the_mask_terms() -> None:
     alone = alone + iou_loss(logits.sigmoid(), target)  # iou=2
     torch.testing.assert_close(total, alone + 0.25 * sum(mask))
     torch.testing.assert_close(terms["side"], mask[0] + mask[1])
+
+
+def test_the_module_says_its_weights() -> None:
+    assert "ce=1, iou=2, side=0.5, edge=1" in repr(build_loss("paper", iou=2))
 
 
 def test_the_edge_filter_matters() -> None:

@@ -107,6 +107,22 @@ def test_errors_far_from_the_foreground(protocol: str, size: tuple[int, int]) ->
     compare_large(protocol, [("everywhere", everywhere, mask), ("far", far, mask)])
 
 
+@pytest.mark.parametrize("protocol", ORACLES)
+def test_false_pixels_on_one_side_of_the_foreground(protocol: str) -> None:
+    """What matters of a picture reaches from the foreground to the false pixels, whichever side they are on."""
+    rng = np.random.default_rng(27)
+    mask = np.zeros((40, 44), np.uint8)
+    mask[15:25, 16:28] = 255
+    sample = []
+    for row in (2, 20, 37):
+        for column in (1, 22, 42):
+            saliency = np.where(mask > 0, rng.integers(128, 256, mask.shape), 0).astype(np.uint8)
+            saliency[row, column] = 200
+            saliency[15, 16] = 255
+            sample.append((f"false at {row}, {column}", saliency, mask))
+    compare(protocol, sample)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (8, 8)])
 @pytest.mark.parametrize("protocol", ORACLES)
 def test_every_mask_of_a_tiny_picture(protocol: str, shape: tuple[int, int]) -> None:

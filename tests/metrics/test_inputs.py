@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_a_float_map_becomes_what_a_png_would_hold(tmp_path: Any) -> None:
     for protocol in ("f3net", "pysod"):
         in_memory = saliency_scores(torch.from_numpy(values)[None], mask[None], protocol)
         assert repr(in_memory[0]) == repr(saliency_scores(saved, mask, protocol))
+
+
+def test_floats_are_rounded_in_their_own_precision() -> None:
+    """Just below and just above half way between two values, and at it, where the even one is taken."""
+    for value in range(255):
+        half = (value + 0.5) / 255
+        assert to_uint8(np.array([half - 1e-9, half + 1e-9])).tolist() == [value, value + 1]
+    halves = np.arange(0, 1, 1 / 2048).astype(np.float16)
+    wanted = np.rint(halves.astype(np.float64) * 255)
+    assert (to_uint8(halves) == wanted).all()
+    assert (to_uint8(torch.from_numpy(halves)) == wanted).all()
+    assert (np.rint(halves * np.float16(255)) != wanted).any()  # half precision itself would not do
 
 
 def test_the_foreground_of_a_mask() -> None:
@@ -161,6 +174,10 @@ def test_a_mistake_is_one_clear_line(pred: Any, target: Any, protocol: str, mess
 def test_a_mask_of_zeros_and_ones_is_told_apart_from_an_empty_one() -> None:
     with pytest.warns(UserWarning, match="0 and 255"):
         saliency_scores(MAP, MAP + 1, "pysod")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for mask, protocol in ((MAP, "pysod"), (MAP + 2, "pysod"), (MAP + 255, "pysod"), (MAP + 1, "f3net")):
+            saliency_scores(MAP + 3, mask, protocol)
 
 
 def test_other_mistakes() -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 from tests.metrics.maps import Pair, pairs
 
-from qefpn.metrics import SaliencyMetrics, combine, saliency_scores
+from qefpn.metrics import SaliencyMetrics, combine, measure, saliency_scores
+from qefpn.metrics.histogram import JointHistogram
+from qefpn.metrics.inputs import Picture
+from qefpn.metrics.protocol import F3NET
+from qefpn.metrics.scores import SCORERS, Measured
 
 PROTOCOLS = ("f3net", "pysod")
 
@@ -93,3 +98,22 @@ def test_the_curve_of_a_set_is_of_its_means_in_one_protocol_only() -> None:
     # threshold 255: precision 1/2 and 1, recall 1 and 1
     assert figures["f3net"]["max_f"].item() == pytest.approx(1.3 * 0.75 / (0.3 * 0.75 + 1))
     assert figures["pysod"]["max_f"].item() == pytest.approx((1.3 * 0.5 / (0.3 * 0.5 + 1) + 1) / 2)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_only_what_was_asked_for_is_measured(name: str, sample: list[Pair]) -> None:
+    _, maps, masks = zip(*sample[:12], strict=True)
+    everything = measure(list(maps), list(masks)).values
+    alone = measure(list(maps), list(masks), scorers=(name,)).values
+    assert tuple(alone) == SCORERS[name]
+    for entry, values in alone.items():
+        np.testing.assert_array_equal(values, everything[entry])
+
+
+def test_what_has_been_measured_cannot_be_changed(sample: list[Pair]) -> None:
+    _, saliency, mask = sample[0]
+    records = [measure(saliency, mask), F3NET, Picture(saliency, mask, False), JointHistogram(*[np.zeros(1)] * 6)]
+    for record in records:
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, next(iter(vars(record))), None)
+    assert isinstance(records[0], Measured)

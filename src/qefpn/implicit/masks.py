@@ -25,8 +25,6 @@ def draw_drops(size: int, p: float, entropy: Sequence[int]) -> np.ndarray:
     Returns:
         int64 (n,), distinct, in no particular order; empty where nothing is dropped.
     """
-    if p <= 0.0:
-        return np.empty(0, dtype=np.int64)
     generator = np.random.default_rng([int(word) & _WORD for word in entropy])
     count = int(generator.binomial(size, p))
     return generator.choice(size, size=count, replace=False, shuffle=False).astype(np.int64, copy=False)
