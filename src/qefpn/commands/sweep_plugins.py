@@ -18,6 +18,7 @@ def register() -> None:
     Hydra takes plugins from one namespace package alone. A share in it that was installed editable (as ``make setup``
     does) is not found by Hydra's search, so that the module is made here.
     """
+    from qefpn.commands.sweep_optuna import OptunaSweeper
     from qefpn.commands.sweep_slurm import SlurmLauncher
 
     try:
@@ -27,7 +28,7 @@ def register() -> None:
         namespace.__path__ = []
     module = sys.modules[MODULE] = ModuleType(MODULE)
     namespace.__dict__["qefpn"] = module
-    for plugin in (SlurmLauncher,):
+    for plugin in (SlurmLauncher, OptunaSweeper):
         plugin.__module__ = MODULE
         module.__dict__[plugin.__name__] = plugin
         Plugins.instance().register(plugin)
