@@ -253,7 +253,7 @@ def documented() -> list[list[str]]:
 def test_documented_commands_compose(command: list[str]) -> None:
     if any(word.startswith("hydra/") for word in command):
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+        pytest.importorskip("optuna")
     given = command[command.index("train") + 1 :]
     multirun = "-m" in given
     given = [word for word in given if word != "-m"]

@@ -219,6 +219,32 @@ def test_a_killed_sweep_of_two_processes_a_job_goes_on(whole: bool, tmp_path: Pa
         assert (job / "metrics.json").is_file()
 
 
+def test_a_killed_search_goes_on(tmp_path: Path, data_root: Path) -> None:
+    """The trial that was begun is gone on with, with its values; none is asked for twice."""
+    pytest.importorskip("optuna")
+    folder = tmp_path / "a search"
+    own = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "trainer.max_steps=20", "warmup.steps=20"]
+    argv = sweep_words(folder, data_root, *own, "optimizer.lr=tag(log,interval(1e-4,1e-2))", "evaluate=false")
+    process = subprocess.Popen(
+        command(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_for(lambda: (folder / "1" / "log.csv").exists())
+    finally:
+        kill_all(process.pid)
+    process.wait(timeout=60)
+    before = [json.loads((folder / number / "job.json").read_text()) for number in "01"]
+    assert [job["state"] for job in before] == ["done", "running"]
+    again = subprocess.run(command(*argv, "sweep.resume=true"), capture_output=True, text=True, timeout=400)
+    assert again.returncode == 0, again.stderr
+    after = [json.loads((folder / number / "job.json").read_text()) for number in "012"]
+    assert [(job["state"], job["attempts"]) for job in after] == [("done", 1), ("done", 2), ("done", 1)]
+    assert [job["words"] for job in after[:2]] == [job["words"] for job in before]
+    rates = {word for job in after for word in job["words"] if word.startswith("optimizer.lr=")}
+    assert len(rates) == 3
+    assert not (folder / "3").exists()
+
+
 def test_jobs_side_by_side_end_with_their_sweep(tmp_path: Path, data_root: Path) -> None:
     """joblib's processes, too, leave a resumed sweep alone."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

@@ -207,7 +207,7 @@ def test_launchers(launcher: str, tmp_path: Path, data_root: Path) -> None:
 
 @pytest.mark.slow
 def test_a_search(tmp_path: Path, data_root: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    pytest.importorskip("optuna")
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
     axes = [
         "optimizer.lr=tag(log,interval(1e-4,1e-2))",
@@ -227,7 +227,6 @@ def test_a_search(tmp_path: Path, data_root: Path) -> None:
 
 @pytest.mark.parametrize("launcher", ["slurm"])
 def test_launchers_of_ours_compose(launcher: str) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     compose_config("train", [f"hydra/launcher={launcher}", "hydra.launcher.partition=gpu", "data.root=x"])
 
 

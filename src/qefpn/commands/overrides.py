@@ -41,7 +41,7 @@ PATH_KEYS = (
 WHOLE = ("image_size", "batch_size", "num_workers")
 """Whole numbers whose default may be null."""
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}
-OPEN_KEYS = ("backbone.options", "data.lists")
+OPEN_KEYS = ("backbone.options", "data.lists", "hydra.launcher.additional_parameters")
 """Mappings whose keys are the user's: Hydra adds to them only where told to with ``+``."""
 
 
@@ -231,12 +231,16 @@ def explain(error: Exception, name: str) -> str:
         group, option = missing_option.groups()
         options = group_options(group)
         if group.startswith("hydra/"):
-            return f"{group}={option} is not there: joblib, submitit and optuna come with pip install 'qefpn[sweeps]'"
+            return f"{group}={option} is not there; pip install 'qefpn[sweeps]' brings joblib and submitit_local"
         if options:
             close = difflib.get_close_matches(option, options, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             return f"{group}={option} is no option{hint}; there are: {', '.join(options)}"
         return f"there is no config group {group!r}; --help lists the groups"
+    foreign = re.search(r"'hydra/(\w+)/(\w+)' is validated against ConfigStore", text)
+    if foreign:
+        package = f"hydra-{foreign[2]}-{foreign[1]}"
+        return f"hydra/{foreign[1]}={foreign[2]} is ours, but {package} is installed, too: pip uninstall {package}"
     unknown = re.search(r"Key '([^']+)' is not in struct", text)
     override = re.search(r"Could not override '([^']+)'", text)
     group = re.search(r"No match in the defaults list|Could not find match", text) and text.split("'")[1]

@@ -26,6 +26,7 @@ def quiet_libraries() -> None:
     for module in ("timm", "torch", "torchvision", "pytorch_lightning", "lightning_fabric", "albumentations"):
         for category in (FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=rf"{module}(\.|$)")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # on a login node, none is wanted
 
 
 def choose_device(name: str) -> torch.device:

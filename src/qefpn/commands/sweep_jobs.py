@@ -20,7 +20,7 @@ from qefpn.whole import write_whole
 
 JOB_FILE = "job.json"
 ERROR_FILE = "error.txt"
-STATES = ("running", "done", "failed", "interrupted")
+STATES = ("queued", "running", "done", "failed", "interrupted")
 
 
 @dataclass
@@ -32,9 +32,12 @@ class JobRecord:
         overrides: those that differ between the jobs of the sweep, as ``key=value``.
         words: all of its overrides.
         ablation: ``name``, ``table``, ``row`` and ``place`` where the job is a row of an ablation.
-        state: one of ``STATES``; a job that was killed still says running.
+        state: one of ``STATES``; a job that was killed still says running. Queued is one that Slurm will start, for
+            the first time or again.
         seconds: of the last attempt.
         attempts: how often it was started.
+        slurm: the number of its Slurm job; None elsewhere.
+        timeouts: how often that job's time was up.
     """
 
     number: int
@@ -44,6 +47,13 @@ class JobRecord:
     state: str = "running"
     seconds: float = 0.0
     attempts: int = 1
+    slurm: str | None = None
+    timeouts: int = 0
+
+    @property
+    def title(self) -> str:
+        """What is said of it."""
+        return f"job {self.number}: {' '.join(self.overrides)}"
 
     def write(self, directory: Path) -> None:
         """Whole or not at all."""
@@ -87,6 +97,7 @@ def recorded(record: JobRecord, directory: Path) -> Iterator[JobRecord]:
     """Keep ``job.json`` true while the job runs and when it ends, however it ends."""
     former = read_job(directory)
     record.attempts = 1 if former is None else former.attempts + 1
+    record.state = "running"
     start = time.monotonic()
     (directory / ERROR_FILE).unlink(missing_ok=True)  # of a former attempt
     record.write(directory)

@@ -42,8 +42,11 @@ def plan_of(words: Sequence[str], overrides: Sequence[Override]) -> SweepPlan:
     own = [word for word in words if not key_of(word).startswith(("hydra.", "hydra/", "sweep."))]
     axes = [override for override in overrides if override.is_sweep_override()]
     search = any(not override.is_discrete_sweep() for override in axes)
-    searched = any(word.startswith("hydra/sweeper=") and word != "hydra/sweeper=basic" for word in words)
-    jobs = None if search or searched else math.prod(len(list(axis.sweep_string_iterator())) for axis in axes)
+    jobs = (
+        None
+        if search or chosen(words, "hydra/sweeper") != "basic"
+        else math.prod(len(list(axis.sweep_string_iterator())) for axis in axes)
+    )
     return SweepPlan(own, [str(axis.key_or_group) for axis in axes], jobs)
 
 
@@ -62,16 +65,45 @@ def sweep_directory(words: Sequence[str]) -> tuple[Path, list[str]]:
     return Path(text), [*(word for word in words if not word.startswith(f"{SWEEP_DIR}=")), f"{SWEEP_DIR}={text}"]
 
 
-def wants_resume(words: Sequence[str]) -> bool:
-    """Whether ``sweep.resume`` is on.
+def sweep_flag(words: Sequence[str], name: str, *, default: bool) -> bool:
+    """What ``sweep.NAME`` says.
 
     Raises:
         UserError: for a value that is neither true nor false.
     """
-    values = [word.partition("=")[2].lower() for word in words if key_of(word) == "sweep.resume"]
+    values = [word.partition("=")[2].lower() for word in words if key_of(word) == f"sweep.{name}"]
     if values and values[-1] not in ("true", "false"):
-        raise UserError(f"sweep.resume must be true or false, not {values[-1]!r}")
-    return bool(values) and values[-1] == "true"
+        raise UserError(f"sweep.{name} must be true or false, not {values[-1]!r}")
+    return values[-1] == "true" if values else default
+
+
+def wants_resume(words: Sequence[str]) -> bool:
+    """Whether ``sweep.resume`` is on."""
+    return sweep_flag(words, "resume", default=False)
+
+
+def chosen(words: Sequence[str], group: str) -> str:
+    """The option of ``hydra/launcher`` or ``hydra/sweeper``."""
+    return next((word.partition("=")[2] for word in reversed(words) if word.startswith(f"{group}=")), "basic")
+
+
+def waits(words: Sequence[str]) -> bool:
+    """Whether the command stays until all jobs have ended.
+
+    Raises:
+        UserError: it is not to, and nothing else would run them.
+    """
+    wait = sweep_flag(words, "wait", default=True)
+    launcher, sweeper = chosen(words, "hydra/launcher"), chosen(words, "hydra/sweeper")
+    if not wait and launcher != "slurm":
+        raise UserError(f"sweep.wait=false leaves jobs to a cluster: hydra/launcher={launcher} runs them itself")
+    if not wait and sweeper != "basic":
+        raise UserError(f"sweep.wait=false: hydra/sweeper={sweeper} chooses jobs by the scores of those before")
+    return wait
+
+
+class SweepRefused(SystemExit):
+    """A launcher or sweeper cannot do its work, by a user's mistake. Of an ``Exception`` Hydra prints a traceback."""
 
 
 def claim(directory: Path, plan: SweepPlan, *, resume: bool) -> None:
@@ -102,6 +134,11 @@ def claim(directory: Path, plan: SweepPlan, *, resume: bool) -> None:
         raise UserError(f"{SWEEP_DIR}={directory} holds no sweep that could be gone on with ({SWEEP_FILE} is missing)")
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(dataclasses.asdict(plan), indent=1))
+
+
+def release(directory: Path) -> None:
+    """Take back :func:`claim`."""
+    (directory / SWEEP_FILE).unlink()
 
 
 def read_plan(directory: Path) -> SweepPlan | None:

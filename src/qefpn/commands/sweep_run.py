@@ -38,60 +38,96 @@ def sweep_job(settings: DictConfig, run: Run) -> float:
         The best validation score (``monitor``), which a search may optimise; nan where there is none.
     """
     from qefpn.commands.runtime import quiet_libraries
+    from qefpn.training.config import typed
 
     quiet_libraries()  # a launcher may have started a process for this job
     directory, sweep = Path(settings.runtime.output_dir), Path(settings.sweep.dir)
-    words, number = task_words(settings), int(settings.job.num)
-    words = [word for word in words if not key_of(word).startswith("sweep.")]
-    plan = read_plan(sweep)
-    record = JobRecord(number, [w for w in words if plan and key_of(w) in plan.axes], words)
-    title = f"job {number}: {' '.join(record.overrides)}"
-    former = read_job(directory)
-    if former is not None and former.state == "done" and former.words == words:
-        print(f"{title}: done before", flush=True)
+    record = record_of(settings)
+    if done_before(record, directory):
         return best_score(directory)
-    print(title, flush=True)
+    print(record.title, flush=True)
     end_with_parent()
+
+    def start() -> None:
+        composed, record.ablation = compose_run("train", record.words)
+        _run(typed(composed), record, directory, sweep, str(settings.launcher["_target_"]), run)
+
+    return best_score(directory) if attempt(record, directory, start) else math.nan
+
+
+def record_of(settings: DictConfig) -> JobRecord:
+    """What a job is, from its ``HydraConfig``."""
+    words = [word for word in task_words(settings) if not key_of(word).startswith("sweep.")]
+    plan = read_plan(Path(settings.sweep.dir))
+    return JobRecord(int(settings.job.num), [w for w in words if plan and key_of(w) in plan.axes], words)
+
+
+def done_before(record: JobRecord, directory: Path) -> bool:
+    """Whether this very job was done in a former run of its sweep; says so."""
+    former = read_job(directory)
+    done = former is not None and former.state == "done" and former.words == record.words
+    if done:
+        print(f"{record.title}: done before", flush=True)
+    return done
+
+
+def attempt(record: JobRecord, directory: Path, start: Callable[[], None]) -> bool:
+    """Call ``start`` and keep what comes of it in ``job.json`` and ``error.txt``.
+
+    Returns:
+        Whether the job is done. What ends the whole sweep (Ctrl-C, SIGTERM) is raised on.
+    """
     try:
         with recorded(record, directory):
-            _run(record, directory, sweep, str(settings.launcher["_target_"]), run)
-        return best_score(directory)
+            start()
+        return True
     except UserError as error:
         write_error(directory, str(error))
-        print(f"qefpn train: job {number}: {error}", file=sys.stderr)
+        print(f"qefpn train: job {record.number}: {error}", file=sys.stderr)
     except RanksFailed as error:
-        print(f"qefpn train: job {number}: {error}", file=sys.stderr)
+        print(f"qefpn train: job {record.number}: {error}", file=sys.stderr)
     except Exception:
         write_error(directory, traceback.format_exc())
         traceback.print_exc()
-    return math.nan
+    return False
 
 
-def _run(record: JobRecord, directory: Path, sweep: Path, launcher: str, run: Run) -> None:
+def _run(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path, launcher: str, run: Run) -> None:
+    devices = ready(config, record, directory, sweep)
+    if devices == 1:
+        with _own_gpu(config, sweep, side_by_side="basic" not in launcher):
+            run(config, directory, record.ablation)
+        return
+    leave_to_ranks(config, record, directory)
+    run_ranks(directory, devices)
+
+
+def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) -> int:
+    """Check a job's configuration where it is to run, and let it go on where it was begun; its devices.
+
+    Raises:
+        UserError: as :func:`qefpn.training.build.check`.
+    """
     from qefpn.training.build import check, device_count
-    from qefpn.training.config import typed
 
-    composed, record.ablation = compose_run("train", record.words)
     record.write(directory)
-    config = typed(composed)
     check(config)  # main saw every choice, but not every combination
     there = [path for name in ("last", "best") if (path := directory / "checkpoints" / f"{name}.ckpt").is_file()]
     if there:
         config.resume = str(there[0])
         print(f"job {record.number} goes on from {there[0]}", flush=True)
     label_logger(config, sweep, record)
-    devices = device_count(config)
-    if devices == 1:
-        with _own_gpu(config, sweep, side_by_side="basic" not in launcher):
-            run(config, directory, record.ablation)
-        return
+    return device_count(config)
+
+
+def leave_to_ranks(config: TrainConfig, record: JobRecord, directory: Path) -> None:
+    """Data and ``config.yaml``, which is all that the ranks of a job know."""
     from qefpn.commands.prepare import prepare_data
     from qefpn.training.run import write_config
 
     with contextlib.redirect_stdout(io.StringIO()):  # rank 0 says it again; drawn and checked once, not by all at once
         prepare_data(config, directory)
     write_config(config, directory / "config.yaml", record.ablation)
-    run_ranks(directory, devices)
 
 
 def label_logger(config: TrainConfig, sweep: Path, record: JobRecord) -> None:

@@ -23,7 +23,17 @@ from qefpn.commands.overrides import (
     train_help,
 )
 from qefpn.commands.sweep_jobs import read_jobs, summary
-from qefpn.commands.sweep_plan import SWEEP_DIR, claim, plan_of, sweep_directory, wants_resume
+from qefpn.commands.sweep_plan import (
+    SWEEP_DIR,
+    SweepRefused,
+    chosen,
+    claim,
+    plan_of,
+    release,
+    sweep_directory,
+    waits,
+    wants_resume,
+)
 from qefpn.commands.sweep_rows import expand_rows
 from qefpn.commands.sweep_run import sweep_job
 from qefpn.errors import UserError
@@ -87,8 +97,11 @@ def _check(words: Sequence[str], *, multirun: bool) -> None:
 
     started_by = os.environ.pop("TORCHELASTIC_RUN_ID", None)  # a trainer built to check knows of one machine alone
     try:
-        for config in check_overrides("train", words, multirun=multirun):
-            check(typed(config))
+        for composed in check_overrides("train", words, multirun=multirun):
+            config = typed(composed)
+            if multirun and chosen(words, "hydra/launcher") == "slurm":
+                config.trainer.accelerator = "cpu"  # GPUs are looked for where the job runs: a login node may have none
+            check(config)
     finally:
         if started_by is not None:
             os.environ["TORCHELASTIC_RUN_ID"] = started_by
@@ -118,14 +131,25 @@ def _multirun(dashed: Sequence[str], words: Sequence[str]) -> int:
         raise UserError(f"sweep.resume=true needs {SWEEP_DIR}=DIR, the directory of the sweep to go on with")
     plan = plan_of(words, parse_overrides(words))
     directory, words = sweep_directory(words)
+    wait = waits(words)
     _check(words, multirun=True)
     claim(directory, plan, resume=resume)
-    code = _hydra(dashed, words)
+    from qefpn.commands.sweep_plugins import register
+
+    register()
+    try:
+        code = _hydra(dashed, words)
+    except SweepRefused as refusal:
+        if not read_jobs(directory):
+            release(directory)  # the corrected command starts it
+            raise UserError(str(refusal)) from None
+        raise UserError(f"{refusal}; {SWEEP_DIR}={directory} sweep.resume=true goes on") from None
     records = read_jobs(directory)
     print(f"sweep: {directory}")
     for line in summary(records, plan.jobs):
         print(f"qefpn train: {line}", file=sys.stderr)
-    return code or int(any(record.state != "done" for record in records))
+    fine = ("done",) if wait else ("done", "queued", "running")
+    return code or int(any(record.state not in fine for record in records))
 
 
 def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import os
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from qefpn.data import SaliencyDataModule
@@ -193,6 +195,7 @@ def _check_trainer(config: TrainConfig) -> None:
         count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
         require(share or count, f"trainer.{key} is a share in [0, 1] or a number of batches, not {limit!r}")
     require(trainer.limit_train_batches != 0, "trainer.limit_train_batches=0 leaves nothing to train on")
+    require(trainer.rank_timeout > 0, f"trainer.rank_timeout must be positive, not {trainer.rank_timeout}")
     deterministic = trainer.deterministic
     require(isinstance(deterministic, bool), f"trainer.deterministic is true or false, not {deterministic!r}")
     fast = trainer.fast_dev_run
@@ -222,6 +225,9 @@ def trainer_options(config: TrainConfig) -> dict[str, Any]:
     options.pop("fp32_precision")
     if options["deterministic"] is True:
         options["deterministic"] = "warn"  # what cannot be is named, rather than refused
+    patience = datetime.timedelta(seconds=options.pop("rank_timeout"))
+    if options["strategy"] == "ddp":
+        options["strategy"] = DDPStrategy(timeout=patience)
     return options | {"num_nodes": node_count()}
 
 

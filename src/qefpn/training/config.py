@@ -106,6 +106,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: Any = "auto"
     strategy: str = "auto"
+    rank_timeout: float = 1800.0
     precision: Any = "32-true"
     fp32_precision: str = "ieee"
     max_epochs: int | None = None

@@ -96,6 +96,7 @@ def fit(
                 raise KeyboardInterrupt from None
             except RuntimeError as error:
                 raise_loader_error(error)
+                raise_lost_process(error, trainer.world_size, config, checkpoints / "last.ckpt")
                 raise
         if config.trainer.fast_dev_run:
             return None
@@ -161,6 +162,22 @@ def raise_loader_error(error: RuntimeError) -> None:
             "a loading process died (out of memory, of shared memory, or killed): data.num_workers=0 loads in the "
             "training process, a smaller data.batch_size needs less"
         ) from error
+
+
+def raise_lost_process(error: RuntimeError, processes: int, config: TrainConfig, last: Path) -> None:
+    """Tell in one line that another process of the run does not answer; return for any other error."""
+    lost = (
+        r"pair closure|Timed out waiting|onnection (closed|reset) by peer|Broken pipe|Watchdog caught|unhandled system"
+    )
+    if processes == 1 or not re.search(lost, str(error)):
+        return
+    keys = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    links = ", ".join(f"{key}={os.environ[key]}" for key in keys if key in os.environ) or "the default one"
+    raise UserError(
+        "another process of the run has ended, or has not answered for "
+        f"trainer.rank_timeout={config.trainer.rank_timeout:g} s: look at what it says, and at the link between the "
+        f"machines ({links})" + (f"; resume={last} goes on" if last.exists() else "")
+    ) from error
 
 
 def copy_whole(source: Path, target: Path) -> None:

@@ -1,0 +1,170 @@
+"""One job of a sweep as a Slurm job: what its batch script runs, on the first of its machines.
+
+It starts a task a rank (``srun``) and stays beside them. Slurm puts a job back into the queue by itself only where that
+is still running at the end of its grace; ranks that write last.ckpt and end in time are over for it. So this process
+puts it back: where a job of a higher partition pushed it out, and where its time is up.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from qefpn.commands.sweep_jobs import JobRecord, read_job, write_error
+
+PATIENCE = 60.0
+"""Seconds that a started job waits to find its number in job.json, which is written when sbatch has answered."""
+
+
+class Allocation:
+    """The Slurm job that this process is in."""
+
+    def __init__(self) -> None:
+        self.number = os.environ["SLURM_JOB_ID"]
+        self.timed_out = False
+        self.has_ranks = False
+
+    def listen(self) -> None:
+        """SIGUSR1 (soon the time is up) and SIGTERM end the ranks, or this process where there are none."""
+        signal.signal(signal.SIGUSR1, self._note_timeout)
+        signal.signal(signal.SIGTERM, self._end)
+
+    def _note_timeout(self, number: int, frame: FrameType | None) -> None:
+        self.timed_out = True
+        if self.has_ranks:  # as at any other end: SIGTERM to them alone
+            subprocess.run(["scancel", "--signal=TERM", self.number])
+        else:
+            self._end(number, frame)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        raise SystemExit(143)  # as Lightning's own, which may not be imported yet
+
+    def shown(self) -> dict[str, str]:
+        """What the controller says of the job, by name."""
+        words = ["scontrol", "--oneliner", "show", "job", self.number]
+        said = subprocess.run(words, capture_output=True, text=True).stdout
+        return dict(re.findall(r"(\w+)=(\S*)", said))
+
+    def pushed_out(self) -> bool:
+        """Whether it runs on in the grace before another job takes its machines."""
+        shown = self.shown()
+        return shown.get("JobState") == "RUNNING" and shown.get("PreemptTime", "None") not in ("None", "")
+
+    def ending(self) -> bool:
+        """Whether Slurm told the ranks to stop: pushed out, cancelled, or put back by somebody else."""
+        return self.timed_out or self.shown().get("JobState") != "RUNNING" or self.pushed_out()
+
+    def cancelled(self) -> bool:
+        """Whether it ends for good: Slurm has no more use for it, and nobody put it back."""
+        shown = self.shown()
+        back = int(shown.get("Restarts", 0)) > int(os.environ.get("SLURM_RESTART_COUNT", 0))
+        return shown.get("JobState") != "RUNNING" and not back
+
+    def requeue(self) -> str:
+        """Put it back into the queue, for which Slurm kills this process; what Slurm says where it does not."""
+        done = subprocess.run(["scontrol", "requeue", self.number], capture_output=True, text=True)
+        return (done.stderr.strip() or "scontrol requeue failed") if done.returncode else ""
+
+
+def srun(devices: int) -> list[str]:
+    """The words that start ``devices`` tasks on each machine of the job; one that fails ends them all."""
+    words = ["srun", "--kill-on-bad-exit=1", f"--ntasks-per-node={devices}", f"--nodes={os.environ['SLURM_NNODES']}"]
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK")  # srun takes no notice of sbatch's
+    return words if cpus is None else [*words, f"--cpus-per-task={cpus}"]
+
+
+def meeting_place() -> dict[str, str]:
+    """Where the ranks meet: on this machine, the first of the job."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    alone = os.environ["SLURM_NNODES"] == "1"
+    return {"MASTER_ADDR": "127.0.0.1" if alone else socket.gethostname(), "MASTER_PORT": str(port)}
+
+
+def own_record(directory: Path, number: str) -> JobRecord | None:
+    """The record that names this Slurm job; None where that stays away, or names another."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        record = read_job(directory)
+        if record is not None and record.slurm == number:
+            return record
+        time.sleep(0.2)
+    return None
+
+
+def run(record: JobRecord, directory: Path, sweep: Path, allocation: Allocation) -> None:
+    """Everything from the submitted configuration to the end of the ranks."""
+    from omegaconf import DictConfig, OmegaConf
+
+    from qefpn.commands.sweep_ranks import run_ranks
+    from qefpn.commands.sweep_run import leave_to_ranks, ready
+    from qefpn.commands.sweep_slurm import SUBMITTED
+    from qefpn.training.config import typed
+
+    composed = OmegaConf.load(directory / SUBMITTED)
+    assert isinstance(composed, DictConfig)
+    config = typed(composed)
+    devices = ready(config, record, directory, sweep) // int(os.environ["SLURM_NNODES"])
+    leave_to_ranks(config, record, directory)
+    os.environ.update(meeting_place())
+    os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+    allocation.has_ranks = True
+    run_ranks(directory, devices, srun=srun(devices), stopped=allocation.ending)
+
+
+def main(argv: Sequence[str]) -> int:
+    """``JOB_DIRECTORY SWEEP_DIRECTORY MAX_NUM_TIMEOUT``: 0; 1 where the job failed, 143 where it was stopped."""
+    directory, sweep, most = Path(argv[0]), Path(argv[1]), int(argv[2])
+    allocation = Allocation()
+    allocation.listen()
+    record = own_record(directory, allocation.number)
+    if record is None:
+        print(f"{directory} is not that of Slurm job {allocation.number}: nothing is run", file=sys.stderr)
+        return 1
+    try:
+        from qefpn.commands.runtime import quiet_libraries
+        from qefpn.commands.sweep_run import attempt
+
+        quiet_libraries()
+        print(record.title, flush=True)
+        return 0 if attempt(record, directory, lambda: run(record, directory, sweep, allocation)) else 1
+    except SystemExit:
+        return stopped(record, directory, allocation, most)
+
+
+def stopped(record: JobRecord, directory: Path, allocation: Allocation, most: int) -> int:
+    """Put a job back into the queue that is to go on, and say of another how it ended."""
+    if allocation.timed_out:
+        record.timeouts += 1
+        if record.timeouts > most:
+            return failed(record, directory, "its time is up too often: raise hydra.launcher.max_num_timeout")
+    elif not allocation.pushed_out():
+        return failed(record, directory, "cancelled (scancel)") if allocation.cancelled() else 143
+    record.state = "queued"
+    record.write(directory)
+    refusal = allocation.requeue()
+    if refusal:
+        return failed(record, directory, f"it could not be put back into the queue: {refusal}")
+    time.sleep(PATIENCE)  # Slurm ends this process
+    return 143
+
+
+def failed(record: JobRecord, directory: Path, reason: str) -> int:
+    """1, with the reason in error.txt."""
+    record.state = "failed"
+    record.write(directory)
+    write_error(directory, reason)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
