@@ -16,6 +16,10 @@ from qefpn.text import open_text
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class DiskFull(UserError):
+    """There is no room for a file; what lay in its place is as it was."""
+
+
 @contextmanager
 def whole_file(path: Path, *, flush: bool = False) -> Iterator[Path]:
     """A path beside ``path`` to write to, which takes its place when the block ends.
@@ -29,7 +33,7 @@ def whole_file(path: Path, *, flush: bool = False) -> Iterator[Path]:
             goes down loses neither.
 
     Raises:
-        UserError: the disk is full.
+        DiskFull: the disk is.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "made" / "figures.txt"
@@ -52,7 +56,7 @@ def whole_file(path: Path, *, flush: bool = False) -> Iterator[Path]:
             _to_disk(path.parent)  # its entry
     except OSError as error:
         if error.errno in FULL:
-            raise UserError(f"{path} is not written: {disk_is_full(path)}") from error
+            raise DiskFull(f"{path} is not written: {disk_is_full(path)}") from error
         raise
     finally:
         with contextlib.suppress(OSError):

@@ -254,7 +254,7 @@ def test_other_commands_tell_mistakes_in_one_line(
         (["tran"], "train"),
         (["evaluate"], "checkpoint"),
         (["evaluate", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
-        (["evaluate", f"checkpoint={text}"], "config.yaml"),
+        (["evaluate", f"checkpoint={text}"], "notes.ckpt: cannot be read as a PyTorch file"),
         (["evaluate", best, "chekpoint=x"], "chekpoint"),
         (["evaluate", best, "data.rot=x"], "data.root"),
         (["evaluate", best, "data.root=nowhere"], "nowhere"),

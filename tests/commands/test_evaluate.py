@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from tests.commands.runs import train
 
@@ -168,6 +169,13 @@ def test_two_folders_and_a_zip(elsewhere: Path, tmp_path: Path) -> None:
 
 
 def test_a_plain_checkpoint_without_its_run(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copyfile(tiny_run / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
-    assert main(["evaluate", f"checkpoint={tmp_path}/best.ckpt"]) == 2
+    """Its own configuration is enough; one of a version that kept none is told from."""
+    alone = shutil.copyfile(tiny_run / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
+    assert main(["evaluate", f"checkpoint={alone}", f"output={tmp_path}/out", "report=false"]) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics(tiny_run)
+    content = torch.load(alone, weights_only=True)
+    del content["qefpn"]["config"]
+    torch.save(content, tmp_path / "old.ckpt")
+    capsys.readouterr()
+    assert main(["evaluate", f"checkpoint={tmp_path}/old.ckpt"]) == 2
     assert "config.yaml" in capsys.readouterr().err

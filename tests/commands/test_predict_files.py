@@ -244,7 +244,8 @@ def test_a_full_disk_ends_it_with_a_line(
     assert predict(tiny_run, f"input={pictures}", f"output={tmp_path}/out") == 1
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
-    assert "0001.png could not be written (No space left on device): make room" in line and "1 of 3 are done" in line
+    assert "0001.png is not written: no space is left on the disk" in line and "1 of 3 are done" in line
+    assert "make room there" in line
     assert made(tmp_path / "out") == ["0000.png"] and len(asked) == 2
     monkeypatch.undo()
 

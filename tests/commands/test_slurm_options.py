@@ -136,6 +136,7 @@ def test_where_there_is_no_slurm(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is claimed, so that the corrected command runs in the same directory."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as in a process that ran nothing before
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(sweep(tmp_path / "s", data_root, "hydra/launcher=slurm", "seed=0,1")) == 2
     (line,) = capfd.readouterr().err.splitlines()

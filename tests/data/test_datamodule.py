@@ -11,6 +11,7 @@ from PIL import Image
 from tests.data.pictures import blob
 
 from qefpn.data import SaliencyDataModule, SaliencyDataset, denormalize, read_image, read_mask
+from qefpn.data.progress import total_steps
 from qefpn.data.sampler import SampleKey
 from qefpn.data.splits import hold_out
 from qefpn.errors import UserError
@@ -311,6 +312,44 @@ def test_a_resumed_run_sees_what_the_whole_run_sees(
     assert len(whole.seen) == (12 if validation else 18)
     assert len({names for _, names, _ in whole.seen}) == len(whole.seen)
     assert resumed.seen == whole.seen[step:]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_epochs": 3},
+        {"max_steps": 5},
+        {"max_epochs": 2, "max_steps": 7},
+        {"max_epochs": 2, "accumulate_grad_batches": 4},
+        {"max_epochs": 2, "limit_train_batches": 0.5, "accumulate_grad_batches": 2},
+        {"max_epochs": 2, "limit_train_batches": 5},
+        {"max_epochs": 2, "limit_train_batches": 50},
+        {"fast_dev_run": True},
+    ],
+    ids=str,
+)
+def test_the_steps_of_a_run_are_counted_as_lightning_counts_them(root: Path, limits: dict[str, Any]) -> None:
+    """Before any loader is made, and again when training begins."""
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0, **limits,
+    )  # fmt: skip
+    counted: list[float] = []
+
+    class Asks(Recorder):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            counted.append(total_steps(self.trainer))
+            assert self.trainer.train_dataloader is None
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+        def on_train_start(self) -> None:
+            counted.append(total_steps(self.trainer))
+            counted.append(float(self.trainer.estimated_stepping_batches))
+
+    trainer.fit(Asks(), datamodule=build(root, num_workers=0, batch_size=4, scales=[32], val_fraction=0.0))
+    assert len(counted) == 3
+    assert len(set(counted)) == 1
+    assert trainer.global_step == counted[0]
 
 
 class Shards(Recorder):

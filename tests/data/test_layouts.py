@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from qefpn.data import find_pairs, read_image, read_mask
-from qefpn.data.files import ZipMember
+from qefpn.data.files import ZipMember, open_tree
 from qefpn.errors import UserError
 
 
@@ -256,5 +256,7 @@ def test_links_in_a_zip_are_not_followed(make_set, tmp_path: Path) -> None:
             else:
                 target.writestr(info, path.read_bytes())
     pairs = find_pairs(tmp_path / "s.zip")
-    with pytest.raises(UserError, match="not a picture"):
-        read_mask(pairs[1].mask)
+    assert [pair.name for pair in pairs] == ["p000", "p002"]
+    assert "masks/p001.png" in open_tree(tmp_path / "s.zip").others
+    with pytest.raises(UserError, match="not in the archive"):
+        read_mask(f"{tmp_path}/s.zip!/masks/p001.png")

@@ -107,7 +107,8 @@ def _munge(directory: Path) -> list[str]:
     own.mkdir(mode=0o755)
     for path in (key, own):
         shutil.chown(path, user, user)
-    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "munged", "--foreground", "--force"]
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig", "TERM"]
+    words += ["munged", "--foreground", "--force"]
     words += [f"--key-file={key}", f"--socket={own}/socket", f"--pid-file={own}/pid"]
     return [*words, f"--log-file={own}/log", f"--seed-file={own}/seed", "--num-threads=2"]
 

@@ -27,7 +27,7 @@ from qefpn.data.reading import on_white, read_layers
 from qefpn.errors import UserError
 from qefpn.text import one_line
 from qefpn.training.predictor import Predictor, in_batches
-from qefpn.whole import whole_file
+from qefpn.whole import DiskFull, whole_file
 
 SUMMARY = """
 qefpn predict - a mask for every picture, at the picture's own size and orientation
@@ -157,6 +157,9 @@ def _run(
                 picture = render(colours, alpha, one, str(config.output_type), float(config.threshold))
                 try:
                     _write(job, picture, stdout)
+                except DiskFull as error:
+                    outcome.ended_by = f"{error}, and run it again to go on"
+                    return
                 except UserError as error:
                     outcome.failures.append((job.label, str(error)))
                 except BrokenPipeError:

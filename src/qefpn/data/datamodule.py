@@ -23,7 +23,7 @@ from qefpn.data.own_split import Part, own_split, unused_val
 from qefpn.data.progress import training_share
 from qefpn.data.ranks import first_finds, ranks
 from qefpn.data.resume import Place, ResumableLoader, check_identity, fingerprint, place_of
-from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler
+from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler, batch_of
 from qefpn.data.splits import default_scales, hold_out
 from qefpn.data.survey import DataReport, SetReport, load_set, make_report
 from qefpn.data.transforms import TestTransform, TrainTransform
@@ -349,6 +349,12 @@ class SaliencyDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
         )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches of an epoch, over all devices together."""
+        count, world_size = len(self.train_pairs), ranks(self.trainer)[1]
+        return count // max(1, batch_of(count, self.batch_size, world_size))
 
     def _share_done(self, batches: int) -> float:
         """Of training, after so many batches: by their number, since loaders run ahead of the steps."""

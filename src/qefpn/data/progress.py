@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 
-__all__ = ["SharedTimer", "training_share"]
+__all__ = ["SharedTimer", "total_steps", "training_share"]
 
 
 class SharedTimer(Timer):
@@ -44,6 +45,25 @@ class SharedTimer(Timer):
         trainer.should_stop = trainer.should_stop or self.share >= 1.0
 
 
+def total_steps(trainer: pl.Trainer) -> float:
+    """Optimizer steps of a whole run by its limits of steps and epochs; infinite where there is neither.
+
+    Lightning's ``estimated_stepping_batches`` where the data are not ours. To know it, Lightning makes the training
+    loader, which begins to load: before it is known where a resumed run goes on, and from within the loader's own
+    sampler, which may ask here for the size of its pictures.
+    """
+    batches = getattr(getattr(trainer, "datamodule", None), "batches_per_epoch", None)
+    if batches is None:
+        return float(trainer.estimated_stepping_batches)
+    limit = trainer.limit_train_batches
+    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    by_epochs = (
+        float("inf") if epochs in (None, -1) else max(1, epochs) * math.ceil(batches / trainer.accumulate_grad_batches)
+    )
+    return min(by_epochs, float("inf") if steps == -1 else steps)
+
+
 def training_share(trainer: pl.Trainer, step: float) -> float:
     """Share of training done, in [0, 1]: of its steps, or of its time where that ends it sooner.
 
@@ -52,7 +72,7 @@ def training_share(trainer: pl.Trainer, step: float) -> float:
         step: optimizer steps taken.
     """
     share = 0.0
-    total = trainer.estimated_stepping_batches
+    total = total_steps(trainer)
     if 0 < total < float("inf"):
         # +1: neither the first step nor the last is at an end of a schedule, where its rate is 0.
         share = (step + 1) / (total + 1)

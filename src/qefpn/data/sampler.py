@@ -10,7 +10,15 @@ from torch.utils.data import Sampler
 
 from qefpn.errors import UserError
 
-__all__ = ["MultiScaleBatchSampler", "SampleKey", "ShardSampler", "batch_scale", "epoch_order", "growing_scale"]
+__all__ = [
+    "MultiScaleBatchSampler",
+    "SampleKey",
+    "ShardSampler",
+    "batch_of",
+    "batch_scale",
+    "epoch_order",
+    "growing_scale",
+]
 
 _ORDER, _SCALE = 0x0DE5, 0x5CA1E  # two streams of random numbers out of one seed
 
@@ -50,6 +58,11 @@ def growing_scale(scales: Sequence[int], share: float, until: float) -> int:
     """
     last = len(scales) - 1
     return int(sorted(scales)[min(last, int(share / until * last))])
+
+
+def batch_of(count: int, batch_size: int, world_size: int) -> int:
+    """Pictures in a batch: ``batch_size``, or as many as go round all ranks where there are fewer."""
+    return min(batch_size, count - count % world_size)
 
 
 class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
@@ -99,7 +112,7 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
         if count < world_size:
             raise UserError(f"{count} training pictures do not go round {world_size} devices")
         self.count = count
-        self.batch_size = min(batch_size, count - count % world_size)
+        self.batch_size = batch_of(count, batch_size, world_size)
         self.scales = tuple(int(size) for size in scales)
         self.seed = seed
         self.rank = rank

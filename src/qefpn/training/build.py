@@ -252,6 +252,9 @@ def device_count(config: TrainConfig) -> int:
     if isinstance(trainer.devices, list) and (trainer.accelerator in ("gpu", "cuda") or there > 0):
         absent = [index for index in trainer.devices if index not in range(there)]
         require(not absent, f"trainer.devices={trainer.devices}: there are GPUs 0 to {there - 1} alone")
+    on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and there > 0)
+    if on_gpu and str(trainer.devices).isdigit() and int(trainer.devices) > there:
+        raise UserError(f"trainer.devices={trainer.devices}, but only {there} GPU(s) are there")
     return _probe(config).world_size
 
 

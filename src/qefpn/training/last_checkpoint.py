@@ -61,6 +61,7 @@ class LastCheckpoint(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
+        self._saved = (trainer.global_step, *place_of(trainer))
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:  # Lightning puts the former handlers back at the end
                 if number != signal.SIGINT or signal.getsignal(number) is signal.default_int_handler:
@@ -115,15 +116,18 @@ class LastCheckpoint(Callback):
         if timer is not None:
             timer.share = share
         if due_somewhere or number:
-            self._save(trainer)
+            self._save(trainer, always=number > 0)
         if number:
             raise Stopped(int(number))
 
     # ------------------------------------------------------------------ writing
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def _save(self, trainer: pl.Trainer, always: bool = False) -> None:
         now = (trainer.global_step, *place_of(trainer))
-        if trainer.fast_dev_run or now == self._saved:  # type: ignore[attr-defined]
+        known = (
+            now == self._saved and not always
+        )  # where nothing was done yet, a signal still leaves what to go on from
+        if trainer.fast_dev_run or known:  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:
             logger.save()  # a log that lacks steps of the checkpoint could not be gone on with

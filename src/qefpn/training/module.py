@@ -118,9 +118,10 @@ class SaliencyModule(pl.LightningModule):
         # unbroken one would: the state of the global generator depends on the loaders made since.
         place = (self._seed * 4_093 + self.current_epoch) * 1_000_003 + batch_idx
         # Lightning's own count of steps, by which loggers go, is off by one after some resumes.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+        if self._trainer is not None:
+            self._trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
         torch.manual_seed((place * 1_021 + self.global_rank) % 2**63)
-        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+        if self._trainer is None or batch_idx % self._trainer.accumulate_grad_batches == 0:
             self._skipping.begin(self)
         self._skipping.pictures += batch.get("name", [])
 

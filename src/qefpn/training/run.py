@@ -33,6 +33,7 @@ from qefpn.training.callbacks import progress_callback
 from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, is_validated
 from qefpn.training.config import TrainConfig, typed
 from qefpn.training.evaluation import write_json
+from qefpn.training.failures import raise_loader_error, raise_lost_process
 from qefpn.training.last_checkpoint import LastCheckpoint, Stopped
 from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
@@ -74,11 +75,11 @@ def fit(
     if config.init is not None:
         start_from(module, Path(config.init))
     checkpoints = directory / "checkpoints"
-    checkpoints.mkdir(exist_ok=True)
     resumed = None if config.resume is None else Path(config.resume).expanduser()
     state = None if resumed is None else check_checkpoint(resumed, module)
     trainer = build_trainer(config, directory, tracking, state, ablation)
     check_port(trainer.world_size, os.environ)
+    checkpoints.mkdir(exist_ok=True)
     first_process(config, data, directory, trainer, state)
     with quiet():
         with fp32_precision(config.trainer.fp32_precision):
@@ -96,7 +97,7 @@ def fit(
                 raise KeyboardInterrupt from None
             except RuntimeError as error:
                 raise_loader_error(error)
-                raise_lost_process(error, trainer.world_size, config, checkpoints / "last.ckpt")
+                raise_lost_process(error, trainer.world_size, config.trainer.rank_timeout, checkpoints / "last.ckpt")
                 raise
         if config.trainer.fast_dev_run:
             return None
@@ -152,32 +153,6 @@ def first_process(
         print("trainer.max_time bounds this run: what it does depends on the clock, and cannot be repeated exactly")
     if not config.trainer.fast_dev_run:
         write_data(data, directory / "data.json")
-
-
-def raise_loader_error(error: RuntimeError) -> None:
-    """Tell of a loading process that died in one line; return for any other error."""
-    text = str(error)
-    if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text):
-        raise UserError(
-            "a loading process died (out of memory, of shared memory, or killed): data.num_workers=0 loads in the "
-            "training process, a smaller data.batch_size needs less"
-        ) from error
-
-
-def raise_lost_process(error: RuntimeError, processes: int, config: TrainConfig, last: Path) -> None:
-    """Tell in one line that another process of the run does not answer; return for any other error."""
-    lost = (
-        r"pair closure|Timed out waiting|onnection (closed|reset) by peer|Broken pipe|Watchdog caught|unhandled system"
-    )
-    if processes == 1 or not re.search(lost, str(error)):
-        return
-    keys = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-    links = ", ".join(f"{key}={os.environ[key]}" for key in keys if key in os.environ) or "the default one"
-    raise UserError(
-        "another process of the run has ended, or has not answered for "
-        f"trainer.rank_timeout={config.trainer.rank_timeout:g} s: look at what it says, and at the link between the "
-        f"machines ({links})" + (f"; resume={last} goes on" if last.exists() else "")
-    ) from error
 
 
 def copy_whole(source: Path, target: Path) -> None:
