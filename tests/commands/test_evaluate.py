@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from tests.commands.runs import train
 
 from qefpn.cli import main
 from qefpn.data import synthesize
+from qefpn.training import evaluation
 
 
 def scores(directory: Path) -> list[dict[str, str]]:
@@ -179,3 +182,43 @@ def test_a_plain_checkpoint_without_its_run(tiny_run: Path, tmp_path: Path, caps
     capsys.readouterr()
     assert main(["evaluate", f"checkpoint={tmp_path}/old.ckpt"]) == 2
     assert "config.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_what_was_evaluated_before_a_stop_is_not_made_again(
+    stop: type[BaseException], tiny_run: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve pictures in batches of two, stopped in the fourth batch; then other weights, for which all are made."""
+    given = [f"data.root={elsewhere}", "data.batch_size=2", "report=false", "floors=false"]
+    assert evaluate(tiny_run, tmp_path / "whole", *given) == 0
+    seen: list[int] = []
+    predict = evaluation.predict_maps
+
+    def counted(network: Any, images: torch.Tensor, sizes: Any) -> Any:
+        seen.append(len(sizes))
+        if stopping and len(seen) == 4:
+            raise stop
+        return predict(network, images, sizes)
+
+    monkeypatch.setattr(evaluation, "predict_maps", counted)
+    stopping = True
+    with contextlib.suppress(MemoryError):
+        assert evaluate(tiny_run, tmp_path / "out", *given) == 130
+    stopping = False
+    done = sorted((tmp_path / "out" / "maps").rglob("*.png"))
+    assert len(done) == 6
+    seen.clear()
+    assert evaluate(tiny_run, tmp_path / "out", *given) == 0
+    assert seen == [2, 2, 2]
+    assert (tmp_path / "out" / "scores.csv").read_text() == (tmp_path / "whole" / "scores.csv").read_text()
+    assert metrics(tmp_path / "out") == metrics(tmp_path / "whole")
+    for path in sorted((tmp_path / "whole" / "maps").rglob("*.png")):
+        assert path.read_bytes() == (tmp_path / "out" / path.relative_to(tmp_path / "whole")).read_bytes()
+    content = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"]["network.head.bias"] += 1.0
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    torch.save(content, tmp_path / "other" / "checkpoints" / "best.ckpt")
+    seen.clear()
+    assert evaluate(tmp_path / "other", tmp_path / "out", *given) == 0
+    assert seen == [2] * 6
+    assert metrics(tmp_path / "out") != metrics(tmp_path / "whole")

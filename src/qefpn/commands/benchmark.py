@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"output={folder} cannot be made ({error.strerror})") from None
     entries = score(options, folders, pairs)
     findings = tell(entries)
-    tell_passed_over(one.folder for one in folders)
+    tell_passed_over((one.folder, one.others) for one in folders)
     if not any(entry.pictures for entry in entries):
         raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
     write(options, entries, pairs, folder)

@@ -13,6 +13,7 @@ from qefpn.commands.prepare import Reporter, list_findings, name_list, places, t
 from qefpn.commands.runtime import console, progress_bar
 from qefpn.data import DATASETS, DataReport, describe, synthesize
 from qefpn.data.download import download
+from qefpn.data.files import open_tree
 from qefpn.errors import UserError
 from qefpn.text import one_line
 
@@ -86,7 +87,7 @@ def verify(options: DictConfig) -> int:
         print(one_line(line))
     list_findings(report)
     tell_notes(report)
-    tell_passed_over(one.path for one in report.sets)
+    tell_passed_over((one.path, open_tree(one.path).others) for one in report.sets)
     if not report.findings:
         print("nothing is wrong")
     return 1 if report.errors else 0

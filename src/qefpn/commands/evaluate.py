@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from qefpn.commands.overrides import command_config, command_help
+from qefpn.commands.predict_record import made_by
 from qefpn.commands.prepare import prepare_data
 from qefpn.commands.run_config import run_config, run_directory
 from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
 from qefpn.data import SaliencyDataModule
+from qefpn.data.files import file_key
 from qefpn.data.registry import normalize_name
 from qefpn.data.survey import locate
 from qefpn.errors import UserError
 from qefpn.reporting import load_published, terminal_table, write_run_report
+from qefpn.text import one_line
 from qefpn.training.build import check
 from qefpn.training.checkpoint import load_trained
 from qefpn.training.config import DataConfig, LoggerConfig, TrainConfig, TrainerConfig, settle_root
@@ -142,7 +149,8 @@ def evaluate_run(
         print("there are no test sets: nothing is scored")
         return
     untrained = untrained_module(config).network if floors else None
-    with progress_bar() as progress:
+    made = made_before(directory, checkpoint, place, data) if save_maps else set()
+    with progress_bar() as progress, _kept_when_stopped(directory if save_maps else None):
         metrics = evaluate_sets(
             loaded.network,
             loaders,
@@ -152,6 +160,7 @@ def evaluate_run(
             gaussian=floors,
             untrained=untrained,
             save_maps=save_maps,
+            made=made,
             track=tracker(progress, lambda batch: len(batch["name"])),
         )
     write_json(directory / "samples.json", test_samples(data, loaders))
@@ -160,6 +169,39 @@ def evaluate_run(
     print(f"metrics: {directory / 'metrics.json'}   scores a picture: {directory / 'scores.csv'}")
     if report:
         print(f"report: {write_run_report(directory).resolve()}")
+
+
+def made_before(directory: Path, checkpoint: Path, device: torch.device, data: SaliencyDataModule) -> set[Path]:
+    """Maps of a run that was stopped, of the same checkpoint, size, device and pictures: they need not be made again.
+
+    ``maps/made_by.json`` says what maps were made of; where it says otherwise all are made again.
+    """
+    pictures = hashlib.sha256()
+    for dataset, pairs in data.test_pairs.items():
+        for pair in pairs:
+            pictures.update(repr((dataset, pair.name, file_key(pair.image))).encode(errors="backslashreplace"))
+    size = {"image_size": data.image_size, "device": device.type, "batch": [data.eval_batch_size, data.batch_size]}
+    own = {"made_by": made_by(checkpoint, size | {"pictures": pictures.hexdigest()})}
+    record = directory / "maps" / "made_by.json"
+    try:
+        same = json.loads(record.read_text(encoding="utf-8")) == own
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        write_json(record, own)
+        return set()
+    return {Path(folder, name) for folder, _, names in os.walk(record.parent) for name in names if name[-4:] == ".png"}
+
+
+@contextlib.contextmanager
+def _kept_when_stopped(directory: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if directory is not None:
+            where = one_line(directory / "maps")
+            print(f"the maps that are done stay in {where}: the same command makes the others", file=sys.stderr)
+        raise
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from qefpn.commands.runtime import progress_bar
 from qefpn.data import DataReport, SaliencyDataModule, synthesize
-from qefpn.data.files import open_tree, passed_over
+from qefpn.data.files import passed_over
 from qefpn.errors import UserError
 from qefpn.text import one_line
 from qefpn.training.config import TrainConfig, require, settle_root
@@ -100,10 +100,9 @@ def tell_notes(report: DataReport) -> None:
         print(f"and {len(report.notes) - 10} more are left aside")
 
 
-def tell_passed_over(folders: Iterable[Path]) -> None:
-    """A line on standard error for each folder or zip with files that are no pictures by their names, lists aside."""
-    for folder in folders:
-        others = open_tree(folder).others
+def tell_passed_over(found: Iterable[tuple[Path, Sequence[str]]]) -> None:
+    """A line on standard error for each folder or zip and its files that are no pictures by their names."""
+    for folder, others in found:
         if others:
             print(one_line(f"{folder}: {passed_over(others)}"), file=sys.stderr)
 

@@ -43,6 +43,11 @@ class MapFolder:
     tree: Tree
     inside: str = ""
 
+    @property
+    def others(self) -> list[str]:
+        """Files there that are no pictures by their names, relative to it."""
+        return [path[len(self.inside) :] for path in self.tree.others if path.startswith(self.inside)]
+
 
 @dataclass(frozen=True)
 class FoundMaps:

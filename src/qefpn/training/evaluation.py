@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def score_set(
     protocol: str,
     dataset: str,
     maps_directory: Path | None = None,
+    made: Collection[Path] = (),
     on_batch: Callable[[int], None] | None = None,
 ) -> SetResult:
     """Predict and score every picture of a set once.
@@ -73,24 +74,32 @@ def score_set(
         protocol: ``f3net`` or ``pysod``.
         dataset: its name, for the records.
         maps_directory: where the maps are saved as 8-bit PNG, ``<name>.png``.
+        made: maps there that this predictor made before, and that are read instead of made again.
         on_batch: called with the number of pictures done, for progress.
     """
     metric = SaliencyMetrics(protocol=protocol)
     records: list[dict[str, Any]] = []
     for batch in batches:
-        maps = predict(batch)
+        paths = [None if maps_directory is None else maps_directory / f"{name}.png" for name in batch["name"]]
+        kept = [path is not None and path in made for path in paths]
+        maps = [read_png(path) for path in paths if path is not None] if all(kept) else predict(batch)
         masks = [np.asarray(mask) for mask in batch["mask"]]
         for name, scores in zip(batch["name"], metric.score_batch(maps, masks), strict=True):
             records.append({"dataset": dataset, **{**scores, "name": name}})
-        if maps_directory is not None:
-            for name, one in zip(batch["name"], maps, strict=True):
-                save_png(maps_directory / f"{name}.png", one)
+        for path, one, there in zip(paths, maps, kept, strict=True):
+            if path is not None and not there:
+                save_png(path, one)
         if on_batch is not None:
             on_batch(len(maps))
     values = metric.compute()
     metrics = {key: float(values[key]) for key in SUMMARY}
     metrics["images"] = int(values["images"])
     return SetResult(metrics, {key: [float(v) for v in values[key]] for key in CURVES}, records)
+
+
+def read_png(path: Path) -> np.ndarray:
+    """What :func:`save_png` wrote, uint8 (H, W)."""
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
@@ -129,6 +138,7 @@ def evaluate_sets(
     gaussian: bool = True,
     untrained: QEFPN | None = None,
     save_maps: bool = True,
+    made: Collection[Path] = (),
     track: Callable[[str, str, Iterable[Batch]], Iterator[Batch]] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score a network on several sets and write maps, scores, metrics, floors and curves.
@@ -140,6 +150,7 @@ def evaluate_sets(
             ``curves.json``.
         gaussian: score a centred Gaussian too, the first floor.
         untrained: a network of the same shape with fresh weights, the second floor; None leaves it out.
+        made: maps below ``directory`` that this network made before and that need not be made again.
         track: wraps a loader for progress: (set, what is scored, loader).
 
     Returns:
@@ -164,7 +175,9 @@ def evaluate_sets(
         curves[dataset], floors[dataset] = {}, {}
         for entrant, (predict, maps_directory) in entrants.items():
             batches = loader if track is None else track(dataset, entrant, loader)
-            result = score_set(predict, batches, protocol=protocol, dataset=dataset, maps_directory=maps_directory)
+            result = score_set(
+                predict, batches, protocol=protocol, dataset=dataset, maps_directory=maps_directory, made=made
+            )
             curves[dataset][entrant] = result.curves
             if entrant == "model":
                 metrics[dataset] = result.metrics
