@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +19,8 @@ CALLBACK = re.compile(rf"hydra\.experimental\.callbacks\.({'|'.join(CALLBACKS)})
 # one name behind the module, and a class's: logging.os.system would be reached through logging's own imports
 LOGGING = re.compile(r"(logging|logging\.handlers|colorlog)\.[A-Z]\w*")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
+DEEPEST = 20
 
 
 def refuse_foreign_classes(config: DictConfig) -> None:
@@ -45,15 +48,17 @@ def _leaves(node: DictConfig | ListConfig, prefix: str) -> Iterator[tuple[str, o
     """Dotted keys and values; interpolations as what they stand for, since that may be a whole part."""
     if node._is_none() or node._is_missing():
         return
-    for key in range(len(node)) if isinstance(node, ListConfig) else node.keys():
+    plain: Any = OmegaConf.to_container(node, resolve=False)
+    keys: list[Any] = list(range(len(plain)) if isinstance(plain, list) else plain)
+    for key in keys:
         try:
             value = None if OmegaConf.is_missing(node, key) else node[key]
         except OmegaConfBaseException:  # of what Hydra knows only when a job runs: names and numbers, no part
-            value = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index,call-overload]
+            value = plain[key]
         name = f"{prefix}{key}"
-        if isinstance(value, DictConfig | ListConfig):
-            # an interpolation to what holds it has no end
-            if not OmegaConf.is_interpolation(node, key) or name.count(".") < 12:
-                yield from _leaves(value, f"{name}.")
-        else:
+        if not isinstance(value, DictConfig | ListConfig):
             yield name, value
+        elif name.count(".") < DEEPEST:  # an interpolation to what holds it has no end
+            yield from _leaves(value, f"{name}.")
+        else:
+            raise UserError(f"{name[:60]}...: the configuration is nested too deeply")

@@ -65,6 +65,8 @@ def _quote(argument: str) -> str:
         return argument
     if key.startswith("hydra.") and "${" in value:
         return argument
+    if value == "???":  # which OmegaConf takes for what is not set
+        value = "./???"
     # OmegaConf takes ${ for an interpolation unless an odd number of backslashes precedes it.
     value = re.sub(r"(\\*)\$\{", lambda m: m.group(1) * 2 + "\\${", value)
     # Within quotes a backslash is special only before a quote: those before one, or at the end, are doubled.
