@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from qefpn.commands.named_classes import refuse_foreign_classes
 from qefpn.commands.sweep_rows import OWN_KEYS, ablation_name, check_axes, row_label, with_layers, with_row
 from qefpn.errors import UserError
 
@@ -63,6 +65,8 @@ def _quote(argument: str) -> str:
         return argument
     if key.startswith("hydra.") and "${" in value:
         return argument
+    if value == "???":  # which OmegaConf takes for what is not set
+        value = "./???"
     # OmegaConf takes ${ for an interpolation unless an odd number of backslashes precedes it.
     value = re.sub(r"(\\*)\$\{", lambda m: m.group(1) * 2 + "\\${", value)
     # Within quotes a backslash is special only before a quote: those before one, or at the end, are doubled.
@@ -179,10 +183,14 @@ def task_words(settings: DictConfig) -> list[str]:
 
 def _compose_words(name: str, quoted: list[str]) -> DictConfig:
     try:
-        if GlobalHydra.instance().is_initialized():
-            return compose(name, overrides=quoted)
-        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            return compose(name, overrides=quoted)
+        with contextlib.ExitStack() as stack:
+            if not GlobalHydra.instance().is_initialized():
+                stack.enter_context(initialize_config_module(CONFIG_MODULE, version_base="1.3"))
+            config = compose(name, overrides=quoted, return_hydra_config=True)
+            refuse_foreign_classes(config)
+            with open_dict(config):
+                del config["hydra"]
+            return config
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, name)) from None
 

@@ -37,6 +37,7 @@ from qefpn.commands.sweep_plan import (
 from qefpn.commands.sweep_rows import expand_rows
 from qefpn.commands.sweep_run import sweep_job
 from qefpn.errors import UserError
+from qefpn.text import one_line
 
 if TYPE_CHECKING:
     from qefpn.training.config import TrainConfig
@@ -214,7 +215,7 @@ def job(config: DictConfig) -> float | None:
         sys.argv[1:] = _STATUS["words"]  # with which Lightning starts the other processes of this run
         run(typed(composed), Path(settings.runtime.output_dir), ablation)
     except UserError as error:
-        print(f"qefpn train: {error}", file=sys.stderr)
+        print(f"qefpn train: {one_line(error)}", file=sys.stderr)
         _STATUS["code"] = 2
     return None
 

@@ -25,8 +25,8 @@ def s_measure(histogram: JointHistogram, clamp: bool) -> Float:
         clamp: a negative score becomes 0 (pysod).
 
     Returns:
-        (B,) in [0, 1], 1 the best; NaN where the centroid leaves a quadrant without a pixel, as in the
-        field's code.
+        (B,) in [0, 1], 1 the best (without the clamp it reaches down to -0.5, the region part being an SSIM); NaN where
+        the centroid leaves a quadrant without a pixel, as in the field's code.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         moments = _moments(histogram)
