@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +99,109 @@ class Ended:
     def requeue(self) -> str:
         self.requeued += 1
         return ""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Commands of Slurm's that show a job as told and note what they are asked for."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    asked = tmp_path / "asked"
+
+    def show(job: str) -> Path:
+        for name in ("scontrol", "scancel"):
+            command = tmp_path / "bin" / name
+            command.parent.mkdir(exist_ok=True)
+            command.write_text(f'#!/bin/sh\necho {name} "$@" >> {asked}\necho "{job}"\n')
+            command.chmod(0o755)
+        return asked
+
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(sweep_node, "AGAIN", 0.1)
+    yield show
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+def until(there: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not there() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert there()
+
+
+@pytest.mark.parametrize("has_ranks", [False, True])
+def test_time_is_up_though_no_signal_came(has_ranks: bool, fake: Callable[[str], Path]) -> None:
+    """Tasks are told until they end: one that is just being started hears nothing."""
+    end = datetime.now() + timedelta(seconds=62)
+    asked = fake(f"JobState=RUNNING EndTime={end.isoformat(timespec='seconds')} PreemptTime=None")
+    allocation = sweep_node.Allocation(60.0)
+    allocation.has_ranks = has_ranks
+    begun = time.monotonic()
+    try:
+        if has_ranks:
+            allocation.listen()
+            until(lambda: asked.exists() and asked.read_text().count("scancel --signal=TERM 7") > 2)
+        else:
+            with pytest.raises(SystemExit):
+                allocation.listen()
+                time.sleep(30)
+        assert 0.5 < time.monotonic() - begun < 25
+        assert allocation.timed_out
+    finally:
+        allocation.told = True
+
+
+def test_more_time_was_granted(fake: Callable[[str], Path]) -> None:
+    """Between the start and the end of the time that there was then."""
+    fake(f"EndTime={(datetime.now() + timedelta(seconds=62)).isoformat(timespec='seconds')}")
+    allocation = sweep_node.Allocation(60.0)
+    allocation.has_ranks = True
+    allocation.listen()
+    try:
+        time.sleep(0.5)
+        asked = fake(f"EndTime={(datetime.now() + timedelta(hours=1)).isoformat(timespec='seconds')}")
+        until(lambda: asked.read_text().count("show job") == 2)
+        time.sleep(1)
+        assert not allocation.timed_out
+    finally:
+        allocation.told = allocation.timed_out = True
+
+
+@pytest.mark.parametrize(
+    ("shown", "timeouts"),
+    [
+        ("JobState=RUNNING Reason=None PreemptTime=2026-01-01T00:00:00 EndTime=Unknown", 0),
+        ("JobState=RUNNING Reason=None PreemptTime=None EndTime=2026-01-01T00:00:00", 1),
+        ("JobState=COMPLETING Reason=TimeLimit PreemptTime=None EndTime=Unknown", 1),
+    ],
+)
+def test_told_to_end_before_it_listened(shown: str, timeouts: int, fake: Callable[[str], Path], tmp_path: Path) -> None:
+    asked = fake(shown)
+    record = JobRecord(0, state="queued", slurm="7")
+    record.write(tmp_path)  # which names no configuration: whoever began the job would fail
+    assert sweep_node.main([str(tmp_path), str(tmp_path), "2", "60"]) == 143
+    found = read_job(tmp_path)
+    assert found is not None
+    assert (found.state, found.timeouts) == ("queued", timeouts)
+    assert "scontrol requeue 7" in asked.read_text()
+
+
+def test_a_signal_before_it_listens_ends_no_script(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bash, which runs the lines of ``setup``, would end by it, and the job with it."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(f"#!/bin/sh\ncat > {tmp_path}/script\necho 7\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    own = ["hydra/launcher=slurm", "sweep.wait=false", "seed=0,1"]
+    own += ["hydra.launcher.setup=['kill -USR1 $$; kill -TERM $$; echo set up; exit']"]
+    assert main(sweep(tmp_path / "s", data_root, *own)) == 0
+    done = subprocess.run(["bash", str(tmp_path / "script")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "set up\n")
 
 
 @pytest.mark.parametrize(

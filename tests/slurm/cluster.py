@@ -4,7 +4,7 @@
 
 Two nodes, so that a job of two machines has them, each of two CPUs, both of them this machine. Partitions: ``low``,
 whose jobs are put back into the queue when ``high`` wants their node, and ``high``. Nothing is written outside its
-directory, and nothing runs on when it has stopped.
+directory, and nothing runs on when it has stopped, or when the process that started it was killed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue")
+GUARD = "--guard"
 CONFIG = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -141,6 +142,12 @@ def started(directory: Path, nodes: int = 2) -> Iterator[Cluster]:
     cluster = Cluster(directory, environment)
     daemons: list[subprocess.Popen[bytes]] = []
 
+    # Told by the end of its input that this process is gone, however that came.
+    guard_words = [sys.executable, "-m", "tests.slurm.cluster", GUARD, str(directory)]
+    here = Path(__file__).parents[2]
+    guard = subprocess.Popen(guard_words, stdin=subprocess.PIPE, cwd=here, start_new_session=True)
+    assert guard.stdin is not None
+
     def start(*words: str) -> None:
         with (directory / "daemons.log").open("ab") as log:
             daemons.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True))
@@ -166,7 +173,8 @@ def started(directory: Path, nodes: int = 2) -> Iterator[Cluster]:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
-        _kill_steps(directory)
+        guard.stdin.close()
+        guard.wait()
 
 
 def _idle(cluster: Cluster) -> int:
@@ -192,17 +200,32 @@ def _wait(there: Callable[[], bool], cluster: Cluster, seconds: float = 30) -> N
         raise RuntimeError("Slurm did not come up\n" + "\n".join(ends))
 
 
-def _kill_steps(directory: Path) -> None:
-    """Kill slurmstepd processes that outlived their daemon: those whose environment names this cluster."""
+def processes(directory: Path) -> list[int]:
+    """Those of a cluster and of its jobs, in whose environment its configuration is."""
     marker = f"SLURM_CONF={directory}/slurm.conf".encode()
+    found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if marker in (entry / "environ").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
-                os.kill(int(entry.name), signal.SIGKILL)
+            if marker in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def guard(directory: Path) -> None:
+    """Kill what is left of a cluster when its process closes standard input, or is gone: daemons, steps and jobs."""
+    sys.stdin.buffer.read()
+    while there := [number for number in processes(directory) if number != os.getpid()]:
+        for number in there:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        time.sleep(0.2)
 
 
 def main() -> int:
     """A shell beside a cluster."""
+    if sys.argv[1:2] == [GUARD]:
+        guard(Path(sys.argv[2]))
+        return 0
     reason = missing()
     if reason is not None:
         print(reason, file=sys.stderr)

@@ -7,14 +7,17 @@ puts it back: where a job of a higher partition pushed it out, and where its tim
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -22,41 +25,93 @@ from qefpn.commands.sweep_jobs import JobRecord, read_job, write_error
 
 PATIENCE = 60.0
 """Seconds that a started job waits to find its number in job.json, which is written when sbatch has answered."""
+AGAIN = 5.0
+"""Seconds after which ranks that run on are told again."""
 
 
 class Allocation:
-    """The Slurm job that this process is in."""
+    """The Slurm job that this process is in.
 
-    def __init__(self) -> None:
+    Args:
+        delay: seconds before its time limit at which its time counts as up.
+    """
+
+    def __init__(self, delay: float = 0.0) -> None:
         self.number = os.environ["SLURM_JOB_ID"]
+        self.delay = delay
         self.timed_out = False
+        self.told = False  # to end, which is not done twice
         self.has_ranks = False
+        self._due = math.inf
 
     def listen(self) -> None:
-        """SIGUSR1 (soon the time is up) and SIGTERM end the ranks, or this process where there are none."""
+        """SIGUSR1 (soon the time is up) and SIGTERM end the ranks, or this process where there are none.
+
+        The batch script ignores both from its first line, and what came before this call is lost. So the clock is
+        watched, too, and the caller asks :meth:`told_before`.
+        """
         signal.signal(signal.SIGUSR1, self._note_timeout)
         signal.signal(signal.SIGTERM, self._end)
+        self._due = self._ask_due()
+        threading.Thread(target=self._watch, name="time-limit", daemon=True).start()
 
     def _note_timeout(self, number: int, frame: FrameType | None) -> None:
         self.timed_out = True
-        if self.has_ranks:  # as at any other end: SIGTERM to them alone
-            subprocess.run(["scancel", "--signal=TERM", self.number])
-        else:
+        if not self.has_ranks:
             self._end(number, frame)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
+        if self.told:
+            return
+        self.told = True
         raise SystemExit(143)  # as Lightning's own, which may not be imported yet
 
+    def _watch(self) -> None:
+        """Tell whoever runs when the time is up, again and again: a task that is just being started hears nothing."""
+        while not self.timed_out:
+            if time.time() >= self._due:
+                self._due = self._ask_due()  # somebody may have granted more
+                self.timed_out = time.time() >= self._due
+            time.sleep(0.5)
+        while not self.told:
+            if self.has_ranks:  # as at any other end: SIGTERM to them alone
+                subprocess.run(["scancel", "--signal=TERM", self.number], capture_output=True)
+            else:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(AGAIN)
+
+    def _ask_due(self) -> float:
+        """When the time is up; a minute from now where the controller does not answer."""
+        end = self.shown().get("EndTime", "")
+        try:
+            return datetime.fromisoformat(end).timestamp() - self.delay
+        except ValueError:
+            return math.inf if end == "Unknown" else time.time() + PATIENCE
+
     def shown(self) -> dict[str, str]:
-        """What the controller says of the job, by name."""
+        """What the controller says of the job, by name; a controller that is busy, or starts anew, is asked again."""
         words = ["scontrol", "--oneliner", "show", "job", self.number]
-        said = subprocess.run(words, capture_output=True, text=True).stdout
-        return dict(re.findall(r"(\w+)=(\S*)", said))
+        standard = {**os.environ, "SLURM_TIME_FORMAT": "standard"}
+        until = time.monotonic() + PATIENCE
+        while True:
+            done = subprocess.run(words, capture_output=True, text=True, env=standard)
+            if done.returncode == 0 or time.monotonic() >= until:
+                return dict(re.findall(r"(\w+)=(\S*)", done.stdout))
+            time.sleep(1)
+
+    def told_before(self) -> bool:
+        """Whether it was to end before it listened."""
+        self.timed_out |= time.time() >= self._due or self.at_its_limit()
+        return self.timed_out or self.pushed_out()
 
     def pushed_out(self) -> bool:
         """Whether it runs on in the grace before another job takes its machines."""
         shown = self.shown()
         return shown.get("JobState") == "RUNNING" and shown.get("PreemptTime", "None") not in ("None", "")
+
+    def at_its_limit(self) -> bool:
+        """Whether its time was over before it could stop by itself: it ends in the grace that Slurm leaves it."""
+        return self.shown().get("Reason") == "TimeLimit"
 
     def ending(self) -> bool:
         """Whether Slurm told the ranks to stop: pushed out, cancelled, or put back by somebody else."""
@@ -69,7 +124,7 @@ class Allocation:
         return shown.get("JobState") != "RUNNING" and not back
 
     def requeue(self) -> str:
-        """Put it back into the queue, for which Slurm kills this process; what Slurm says where it does not."""
+        """Put it back into the queue; what Slurm says where it does not."""
         done = subprocess.run(["scontrol", "requeue", self.number], capture_output=True, text=True)
         return (done.stderr.strip() or "scontrol requeue failed") if done.returncode else ""
 
@@ -118,19 +173,28 @@ def run(record: JobRecord, directory: Path, sweep: Path, allocation: Allocation)
     os.environ.update(meeting_place())
     os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
     allocation.has_ranks = True
-    run_ranks(directory, devices, srun=srun(devices), stopped=allocation.ending)
+    if allocation.timed_out or allocation.told:  # libraries may have swallowed what was raised while they were imported
+        raise SystemExit(143)
+    try:
+        run_ranks(directory, devices, srun=srun(devices), stopped=allocation.ending)
+    finally:
+        allocation.told = True
 
 
 def main(argv: Sequence[str]) -> int:
-    """``JOB_DIRECTORY SWEEP_DIRECTORY MAX_NUM_TIMEOUT``: 0; 1 where the job failed, 143 where it was stopped."""
+    """``JOB_DIRECTORY SWEEP_DIRECTORY MAX_NUM_TIMEOUT SIGNAL_DELAY_S``: 0; 1 where the job failed, 143 where it was
+    stopped.
+    """
     directory, sweep, most = Path(argv[0]), Path(argv[1]), int(argv[2])
-    allocation = Allocation()
-    allocation.listen()
-    record = own_record(directory, allocation.number)
-    if record is None:
-        print(f"{directory} is not that of Slurm job {allocation.number}: nothing is run", file=sys.stderr)
-        return 1
+    allocation = Allocation(float(argv[3]))
+    found = None
     try:
+        allocation.listen()
+        found = record = own_record(directory, allocation.number)
+        if record is None:
+            return not_its_own(directory, allocation)
+        if allocation.told_before():
+            raise SystemExit(143)
         from qefpn.commands.runtime import quiet_libraries
         from qefpn.commands.sweep_run import attempt
 
@@ -138,7 +202,19 @@ def main(argv: Sequence[str]) -> int:
         print(record.title, flush=True)
         return 0 if attempt(record, directory, lambda: run(record, directory, sweep, allocation)) else 1
     except SystemExit:
-        return stopped(record, directory, allocation, most)
+        found = found or own_record(directory, allocation.number)
+        if found is None:
+            return not_its_own(directory, allocation)
+        allocation.timed_out |= allocation.at_its_limit()
+        return stopped(found, directory, allocation, most)
+    finally:
+        allocation.told = True
+
+
+def not_its_own(directory: Path, allocation: Allocation) -> int:
+    """1: another command has taken the directory over."""
+    print(f"{directory} is not that of Slurm job {allocation.number}: nothing is run", file=sys.stderr)
+    return 1
 
 
 def stopped(record: JobRecord, directory: Path, allocation: Allocation, most: int) -> int:
@@ -154,7 +230,6 @@ def stopped(record: JobRecord, directory: Path, allocation: Allocation, most: in
     refusal = allocation.requeue()
     if refusal:
         return failed(record, directory, f"it could not be put back into the queue: {refusal}")
-    time.sleep(PATIENCE)  # Slurm ends this process
     return 143
 
 

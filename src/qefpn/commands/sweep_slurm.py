@@ -96,7 +96,8 @@ class SlurmLauncher(Launcher):
         composed, record.ablation = compose_run("train", record.words)
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(directory / SUBMITTED, OmegaConf.to_yaml(composed))
-        script = [*self.options["setup"], self._command(directory)]
+        # What comes before sweep_node listens must not end the job, which would be over; it looks for itself.
+        script = ["trap '' TERM USR1", *self.options["setup"], self._command(directory)]
         words = ["sbatch", "--parsable", *sbatch_options(self.options, composed, directory)]
         said = slurm(words, "#!/bin/bash\n" + "\n".join(map(str, script)) + "\n", what=f"job {record.number}")
         record.state, record.slurm = "queued", said.split(";")[0]
@@ -107,6 +108,7 @@ class SlurmLauncher(Launcher):
     def _command(self, directory: Path) -> str:
         words = [sys.executable, "-m", "qefpn.commands.sweep_node", os.path.abspath(directory)]
         words += [os.path.abspath(str(self.config.hydra.sweep.dir)), str(self.options["max_num_timeout"])]
+        words.append(str(self.options["signal_delay_s"]))
         return f"exec {shlex.join(words)}"  # in place of the shell: Slurm's signals reach it
 
 
