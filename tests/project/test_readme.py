@@ -108,6 +108,7 @@ def test_it_runs(command: str, place: Path, trained: Path, monkeypatch: pytest.M
         else:
             shorter += ["backbone=narrow", "backbone.options={channels:[8,8,16,16],stem_width:8}"]
         arguments += [word for word in shorter if not word.startswith("backbone.model")]
+        arguments = [word for word in arguments if not word.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
         arguments += ["hydra.run.dir=" + str(tmp_path / "run"), "hydra.sweep.dir=" + str(tmp_path / "sweep")]
     arguments += [
         word
