@@ -24,7 +24,8 @@ test: setup ## the tests that take seconds
 	$(PYTEST) -n 2 -m 'not slow'
 
 test-slow: setup ## the tests that take longer
-	$(PYTEST) -n 2 -m slow
+	$(PYTEST) -n 2 -m slow --ignore tests/slurm
+	$(PYTEST) tests/slurm # alone: its jobs need the cores
 
 test-all: setup ## all tests, the slow ones too
 	$(PYTEST) -n 2

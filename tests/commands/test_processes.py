@@ -168,15 +168,16 @@ def test_a_killed_sweep_goes_on(number: signal.Signals, devices: int, tmp_path: 
     else:
         assert process.returncode == -signal.SIGKILL
         assert state == "running"
+    kept = list((second / "checkpoints").glob("*.ckpt"))  # a kill may find best.ckpt alone, or nothing yet
+    assert kept or number == signal.SIGKILL
     again = subprocess.run(command(*argv, "sweep.resume=true"), capture_output=True, text=True, timeout=200)
     assert again.returncode == 0, again.stderr
     assert "job 0: seed=0: done before" in again.stdout
-    assert ("goes on from" in again.stdout) == (number == signal.SIGTERM)
+    assert ("goes on from" in again.stdout) == bool(kept)
     last = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 60
     steps = [int(row["step"]) for row in log(second)]
-    if number == signal.SIGTERM:  # went on with the step that followed
-        assert steps == list(range(60))
+    assert steps == list(range(60))  # none twice, none left out
     assert json.loads((second / "job.json").read_text())["attempts"] == 2
 
 
