@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,12 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file by :func:`whole_file`, flushed to the disk."""
+    with whole_file(target, flush=True) as part:
+        shutil.copyfile(source, part)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from qefpn.whole import whole_file
+from qefpn.whole import copy_whole
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class BestCheckpoint(ModelCheckpoint):
                 return
             best = own  # the run directory was moved
         if best is not None and best.resolve() != own.resolve():
-            _copy(best, own)
+            rank_zero_only(copy_whole)(best, own)
         score = state_dict["best_model_score"]
         found = {} if best is None or score is None else {str(own): score}
         super().load_state_dict(
@@ -57,9 +56,3 @@ class BestCheckpoint(ModelCheckpoint):
                 "last_model_path": "",
             }
         )
-
-
-@rank_zero_only
-def _copy(source: Path, target: Path) -> None:
-    with whole_file(target, flush=True) as part:
-        shutil.copyfile(source, part)

@@ -124,10 +124,8 @@ class LastCheckpoint(Callback):
 
     def _save(self, trainer: pl.Trainer, always: bool = False) -> None:
         now = (trainer.global_step, *place_of(trainer))
-        known = (
-            now == self._saved and not always
-        )  # where nothing was done yet, a signal still leaves what to go on from
-        if trainer.fast_dev_run or known:  # type: ignore[attr-defined]
+        # Where nothing was done yet, a signal still leaves something to go on from.
+        if trainer.fast_dev_run or (now == self._saved and not always):  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:
             logger.save()  # a log that lacks steps of the checkpoint could not be gone on with

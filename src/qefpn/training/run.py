@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import shutil
 import signal
 import warnings
 from collections.abc import Iterator, Mapping
@@ -39,7 +38,7 @@ from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
 from qefpn.training.tracking import Tracking, tracked
 from qefpn.training.validation_pictures import ValidationPictures
-from qefpn.whole import whole_file, write_whole
+from qefpn.whole import copy_whole, write_whole
 
 
 def fit(
@@ -153,12 +152,6 @@ def first_process(
         print("trainer.max_time bounds this run: what it does depends on the clock, and cannot be repeated exactly")
     if not config.trainer.fast_dev_run:
         write_data(data, directory / "data.json")
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """A copy that appears whole or not at all."""
-    with whole_file(target, flush=True) as part:
-        shutil.copyfile(source, part)
 
 
 def _validate_last(
