@@ -109,10 +109,11 @@ def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) 
         UserError: as :func:`qefpn.training.build.check`.
     """
     from qefpn.training.build import check, device_count
+    from qefpn.training.checkpoint import checkpoints_of
 
     record.write(directory)
     check(config)  # main saw every choice, but not every combination
-    there = [path for name in ("last", "best") if (path := directory / "checkpoints" / f"{name}.ckpt").is_file()]
+    there = checkpoints_of(directory)
     if there:
         config.resume = str(there[0])
         print(f"job {record.number} goes on from {there[0]}", flush=True)

@@ -73,6 +73,12 @@ def load_trained(path: Path) -> TrainedNetwork:
     return TrainedNetwork(network, int(content["hyper_parameters"].get("image_size", 352)))
 
 
+def checkpoints_of(directory: Path) -> list[Path]:
+    """What the run in ``directory`` can be gone on with: last.ckpt and best.ckpt, those that are there."""
+    paths = (directory / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    return [path for path in paths if path.is_file()]
+
+
 def is_validated(checkpoint: Mapping[str, Any]) -> bool:
     """Whether the weights of a checkpoint were validated before it was written."""
     return bool(checkpoint.get(OWN, {}).get("validated"))

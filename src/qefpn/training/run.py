@@ -29,7 +29,7 @@ from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.build import build_module, check_port, trainer_options
 from qefpn.training.callbacks import progress_callback
-from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, is_validated
+from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, checkpoints_of, is_validated
 from qefpn.training.config import TrainConfig, typed
 from qefpn.training.evaluation import write_json
 from qefpn.training.failures import raise_loader_error, raise_lost_process
@@ -121,7 +121,7 @@ def claim(config: TrainConfig, directory: Path) -> None:
     Raises:
         UserError: a run lies there, and the checkpoint to resume, if any, is not its own.
     """
-    there = [path for name in ("last", "best") if (path := directory / "checkpoints" / f"{name}.ckpt").exists()]
+    there = checkpoints_of(directory)
     resumed = None if config.resume is None else Path(config.resume).expanduser().resolve()
     if there and (resumed is None or resumed.parent != there[0].parent.resolve()):
         raise UserError(
