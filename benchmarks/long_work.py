@@ -4,8 +4,9 @@
 
 Draws pictures of 16 to 32 px with masks and maps, of which two are damaged, and runs each command three times in
 processes of its own: stopped by Ctrl-C at about half, run again, and run a third time, when nothing is left to do.
-Memory is the resident size of all processes of the command together (pages that they share count in each), from when
-a quarter of the files is checked or of the maps is scored until all are; tables and figures come after that.
+Memory is what all processes of the command hold together of their own (anonymous and shared pages; pages of files,
+which the system takes back when it likes, are left out), from when a quarter of the files is checked or of the maps is
+scored until all are; ``after_mib`` is how far the tables and figures that come after that go beyond it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Run:
     Attributes:
         name, code: what ran, and its exit status.
         seconds: wall time.
-        growth_mib: how far the largest resident size exceeds that at a quarter of the work; peak_mib: the largest.
+        growth_mib: how far the largest size exceeds that at a quarter of the work; peak_mib: the largest.
+        after_mib: the largest size after the work, less peak_mib; of the main process alone where others have ended.
         files: most open files of the main process, and how many more than at a quarter.
         done: how many files or maps the run worked on.
     """
@@ -45,6 +47,7 @@ class Run:
     seconds: float
     growth_mib: float
     peak_mib: float
+    after_mib: float
     files: tuple[int, int]
     done: int
 
@@ -82,9 +85,10 @@ def _resident(pid: int) -> float:
     total = 0.0
     for one in _tree(pid):
         try:
-            total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+            status = Path(f"/proc/{one}/status").read_text()
         except OSError:
             continue
+        total += sum(int(size) for size in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB", status, re.MULTILINE)) / 2**10
     return total
 
 
@@ -123,16 +127,19 @@ def watch(name: str, words: list[str], phase: str, folder: Path, *, stop_at: flo
         cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     warm: tuple[float, int] | None = None
-    peak, files, share, done = 0.0, 0, 0.0, 0
+    peak, after, files, share, done = 0.0, 0.0, 0, 0.0, 0
     while process.poll() is None:
         lines = re.findall(rf"^{re.escape(phase)}.*\|(\d+)\|(\d+)$", log.read_text(), re.MULTILINE)
         if lines:
             done = int(lines[-1][0])
             share = done / max(1, int(lines[-1][1]))
-        if 0.25 <= share < 1.0:
+        if share >= 0.25:
             now = (_resident(process.pid), _open_files(process.pid))
-            warm = warm or now
-            peak, files = max(peak, now[0]), max(files, now[1])
+            if share < 1.0:
+                warm = warm or now
+                peak, files = max(peak, now[0]), max(files, now[1])
+            else:
+                after = max(after, now[0])
         if stop_at is not None and share >= stop_at:
             os.killpg(process.pid, signal.SIGINT)
             stop_at = None
@@ -141,7 +148,9 @@ def watch(name: str, words: list[str], phase: str, folder: Path, *, stop_at: flo
     done = int(lines[-1][0]) if lines else 0
     first = warm or (peak, files)
     seconds = time.monotonic() - begin
-    return Run(name, process.returncode, seconds, peak - first[0], peak, (files, files - first[1]), done)
+    return Run(
+        name, process.returncode, seconds, peak - first[0], peak, after - peak, (files, files - first[1]), done
+    )
 
 
 def measure(folder: Path, count: int) -> list[Run]:
