@@ -148,6 +148,7 @@ def watch(command: Command, when: str, folder: Path, *, stop_at: float | None = 
     process = subprocess.Popen(
         [sys.executable, str(script), str(log), *command.words],
         cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
     )  # fmt: skip
     bar = re.compile(rf"^{command.phase}\|(\d+)\|(\d+)$", re.MULTILINE)
     warm: tuple[float, int] | None = None
