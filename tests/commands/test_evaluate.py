@@ -17,7 +17,7 @@ from tests.commands.runs import train
 
 from qefpn.cli import main
 from qefpn.data import synthesize
-from qefpn.training import evaluation
+from qefpn.training import module as training_module
 
 
 def scores(directory: Path) -> list[dict[str, str]]:
@@ -192,7 +192,7 @@ def test_what_was_evaluated_before_a_stop_is_not_made_again(
     given = [f"data.root={elsewhere}", "data.batch_size=2", "report=false", "floors=false"]
     assert evaluate(tiny_run, tmp_path / "whole", *given) == 0
     seen: list[int] = []
-    predict = evaluation.predict_maps
+    predict = training_module.predict_maps
 
     def counted(network: Any, images: torch.Tensor, sizes: Any) -> Any:
         seen.append(len(sizes))
@@ -200,7 +200,7 @@ def test_what_was_evaluated_before_a_stop_is_not_made_again(
             raise stop
         return predict(network, images, sizes)
 
-    monkeypatch.setattr(evaluation, "predict_maps", counted)
+    monkeypatch.setattr(training_module, "predict_maps", counted)
     stopping = True
     with contextlib.suppress(MemoryError):
         assert evaluate(tiny_run, tmp_path / "out", *given) == 130

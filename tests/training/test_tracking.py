@@ -51,9 +51,9 @@ def run(directory: Path, config: TrainConfig) -> Path:
     """As `qefpn train` runs a job: trained, scored, followed to the end."""
     data = prepare_data(config, directory)
     with tracked(config, directory, ABLATION) as tracking:
-        checkpoint = fit(config, data, directory, ABLATION, tracking)
-        assert checkpoint is not None
-        evaluate_run(config, checkpoint, data, directory, report=False, device="cpu")
+        fitted = fit(config, data, directory, ABLATION, tracking)
+        assert fitted.checkpoint is not None
+        evaluate_run(config, fitted.checkpoint, data, directory, report=False, device="cpu")
         tracking.scores(directory)
     return directory
 

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from qefpn.commands.overrides import command_config, command_help
 from qefpn.commands.predict_record import made_by
-from qefpn.commands.prepare import prepare_data
+from qefpn.commands.prepare import Reporter, prepare_data
 from qefpn.commands.run_config import run_config, run_directory
-from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
+from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries
 from qefpn.data import SaliencyDataModule
 from qefpn.data.files import file_key
 from qefpn.data.registry import normalize_name
@@ -34,8 +35,11 @@ from qefpn.text import one_line
 from qefpn.training.build import check
 from qefpn.training.checkpoint import load_trained
 from qefpn.training.config import DataConfig, LoggerConfig, TrainConfig, TrainerConfig, settle_root
-from qefpn.training.evaluation import evaluate_sets, write_json
+from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor, write_json
+from qefpn.training.failures import library_errors, quiet
+from qefpn.training.module import SaliencyModule
 from qefpn.training.run import untrained_module
+from qefpn.training.test_files import TestFiles
 
 SUMMARY = """
 qefpn evaluate - saliency maps, scores.csv, metrics.json, a table and a report from a checkpoint
@@ -43,6 +47,9 @@ qefpn evaluate - saliency maps, scores.csv, metrics.json, a table and a report f
 qefpn evaluate checkpoint=RUN/checkpoints/best.ckpt data.root=DIR
 qefpn evaluate checkpoint=RUN/checkpoints/best.ckpt data.root=DIR data.test=[ECSSD,DUTS-TE] protocol=pysod
 """
+
+
+NO_SETS = "there are no test sets: nothing is scored"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -136,34 +143,49 @@ def evaluate_run(
     device: str = "auto",
     floors: bool = True,
     save_maps: bool = True,
-    limit: float | int = 1.0,
 ) -> None:
-    """Score a checkpoint on the test sets of ``data``; files go to ``directory``, the table to the terminal.
-
-    ``limit`` is Lightning's ``limit_test_batches``: a share of the batches of each set, or their number.
-    """
+    """Score a checkpoint on the test sets of ``data``; files go to ``directory``, the table to the terminal."""
     loaded = load_trained(checkpoint)
     place = choose_device(device)
-    loaders = test_loaders(data, limit)
-    if not loaders:
-        print("there are no test sets: nothing is scored")
+    if not data.test_pairs:
+        print(NO_SETS)
         return
-    untrained = untrained_module(config).network if floors else None
     made = made_before(directory, checkpoint, place, data) if save_maps else set()
-    with progress_bar() as progress, _kept_when_stopped(directory if save_maps else None):
-        metrics = evaluate_sets(
-            loaded.network,
-            loaders,
+    with progress_bar() as progress, _kept_when_stopped(directory if save_maps else None), quiet():
+        files = TestFiles(
             directory,
-            protocol=config.protocol,
-            device=place,
-            gaussian=floors,
-            untrained=untrained,
+            floors=floors_of(config, place) if floors else None,
             save_maps=save_maps,
             made=made,
-            track=tracker(progress, lambda batch: len(batch["name"])),
+            progress=Reporter(progress),
         )
-    write_json(directory / "samples.json", test_samples(data, loaders))
+        trainer = pl.Trainer(
+            accelerator="gpu" if place.type == "cuda" else place.type,
+            devices=1 if place.index is None else [place.index],
+            callbacks=[files],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        module = SaliencyModule(loaded.network, protocol=config.protocol)
+        with library_errors(trainer, timeout=0.0, last=checkpoint):
+            trainer.test(module, datamodule=data, verbose=False)
+    tell_scores(data, directory, files.metrics, report=report)
+
+
+def floors_of(config: TrainConfig, device: torch.device) -> dict[str, Predictor]:
+    """What is scored beside a network: a centred Gaussian, and the same network with fresh weights."""
+    untrained = untrained_module(config).network.eval().to(device)
+    return {"gaussian": gaussian_predictor, "untrained": network_predictor(untrained, device)}
+
+
+def tell_scores(
+    data: SaliencyDataModule, directory: Path, metrics: dict[str, dict[str, float]], *, report: bool
+) -> None:
+    """The table to the terminal, and the report, of what :class:`TestFiles` wrote."""
+    write_json(directory / "samples.json", test_samples(data, {name: int(m["images"]) for name, m in metrics.items()}))
     floors_found = json.loads((directory / "floors.json").read_text(encoding="utf-8"))
     console().print(terminal_table(metrics, floors_found, load_published()))
     print(f"metrics: {directory / 'metrics.json'}   scores a picture: {directory / 'scores.csv'}")
@@ -229,8 +251,8 @@ def test_loaders(data: SaliencyDataModule, limit: float | int = 1.0) -> dict[str
     return loaders
 
 
-def test_samples(data: SaliencyDataModule, loaders: Mapping[str, FirstBatches]) -> list[dict[str, str]]:
-    """Where the report finds picture, mask and map of each test picture."""
+def test_samples(data: SaliencyDataModule, counts: Mapping[str, int]) -> list[dict[str, str]]:
+    """Where the report finds picture, mask and map of each test picture; ``counts`` of each set were scored."""
     return [
         {
             "dataset": dataset,
@@ -239,6 +261,6 @@ def test_samples(data: SaliencyDataModule, loaders: Mapping[str, FirstBatches]) 
             "mask": os.path.abspath(str(pair.mask)),
             "map": f"maps/{dataset}/{pair.name}.png",
         }
-        for dataset, loader in loaders.items()
-        for pair in data.test_pairs[dataset][: len(loader)]
+        for dataset, count in counts.items()
+        for pair in data.test_pairs[dataset][:count]
     ]

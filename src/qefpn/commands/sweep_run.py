@@ -117,6 +117,8 @@ def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) 
     if there:
         config.resume = str(there[0])
         print(f"job {record.number} goes on from {there[0]}", flush=True)
+    if config.floors is None:
+        config.floors = False  # the same for all of them, and as dear as the test itself
     label_logger(config, sweep, record)
     return device_count(config)
 

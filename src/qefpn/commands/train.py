@@ -40,7 +40,9 @@ from qefpn.errors import UserError
 from qefpn.text import one_line
 
 if TYPE_CHECKING:
+    from qefpn.data import SaliencyDataModule
     from qefpn.training.config import TrainConfig
+    from qefpn.training.run import Fitted
 
 SUMMARY = """
 qefpn train - train the quasi-equilibrium pyramid, then score the test sets
@@ -221,33 +223,41 @@ def job(config: DictConfig) -> float | None:
 
 
 def run(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> None:
-    """Data, training, evaluation, report; ``ablation`` is the run's place in one, for config.yaml."""
-    from qefpn.commands.evaluate import evaluate_run
+    """Data, training, test, report; ``ablation`` is the run's place in one, for config.yaml."""
     from qefpn.commands.prepare import data_module, prepare_data
-    from qefpn.training.run import claim, fit
+    from qefpn.training.run import claim, fit, leave
     from qefpn.training.tracking import tracked
 
     claim(config, directory)
     data = data_module(config, directory) if _rank() > 0 else prepare_data(config, directory)
     with tracked(config, directory, ablation) as tracking:
-        checkpoint = fit(config, data, directory, ablation, tracking)
-        if _rank() > 0:
-            return  # one process evaluates
-        if checkpoint is None:
+        fitted = fit(config, data, directory, ablation, tracking)
+        if fitted.checkpoint is None:
             print("fast_dev_run: one batch of everything ran; nothing was kept")
-            return
-        print(f"trained: {checkpoint}")
-        if config.evaluate:
-            evaluate_run(
-                config,
-                checkpoint,
-                data,
-                directory,
-                report=config.report,
-                device="cpu" if config.trainer.accelerator == "cpu" else "auto",
-                limit=config.trainer.limit_test_batches,
-            )
-            tracking.scores(directory)
+        else:
+            print(f"trained: {fitted.checkpoint}")
+        if fitted.checkpoint is not None and config.evaluate:
+            score(config, fitted, data, directory, floors=config.floors is not False)
+            if _rank() == 0:
+                tracking.scores(directory)
+        leave(fitted.trainer, data)
+
+
+def score(config: TrainConfig, fitted: Fitted, data: SaliencyDataModule, directory: Path, *, floors: bool) -> None:
+    """Test what training chose, on all of its devices, and tell of it."""
+    from qefpn.commands.evaluate import NO_SETS, floors_of, tell_scores
+    from qefpn.commands.prepare import Reporter
+    from qefpn.commands.runtime import progress_bar
+    from qefpn.training.run import test
+
+    if not data.test_pairs or config.trainer.limit_test_batches == 0:
+        print(NO_SETS)
+        return
+    with progress_bar() as progress:
+        beside = floors_of(config, fitted.trainer.strategy.root_device) if floors else None
+        metrics = test(config, fitted, data, directory, floors=beside, progress=Reporter(progress))
+    if fitted.trainer.is_global_zero:
+        tell_scores(data, directory, metrics, report=config.report)
 
 
 def _rank() -> int:

@@ -48,7 +48,8 @@ class SaliencyDataModule(pl.LightningDataModule):
     at their own sizes and ``size`` their (H_i, W_i). There is one test loader a set, in the order of
     ``test_names``.
 
-    The trainer must not replace the samplers: ``Trainer(use_distributed_sampler=False)``.
+    On several devices each has its share of every batch, and each picture is tested once, whatever the trainer's
+    ``use_distributed_sampler`` says.
 
     Args:
         root: folder of the data sets, or one data set (folder or zip).
@@ -387,6 +388,10 @@ class SaliencyDataModule(pl.LightningDataModule):
         """One loader a test set, in the order of ``test_names``."""
         self._find(training=False)
         return [self._eval_loader(pairs) for pairs in self.test_pairs.values()]
+
+    def predict_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
+        """The pictures of the test sets, as :meth:`test_dataloader` has them."""
+        return self.test_dataloader()
 
 
 def _without(items: Sequence[Any], positions: set[int]) -> list[Any]:

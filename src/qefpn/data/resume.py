@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from qefpn.data.files import file_key
 from qefpn.data.layouts import Pair
+from qefpn.data.sampler import ShardSampler
 from qefpn.errors import UserError
 
 __all__ = ["Place", "ResumableLoader", "check_identity", "fingerprint", "place_of"]
@@ -98,7 +99,13 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
 
     There is nothing to store: the batches are a pure function of seed, epoch and batch number, and the data module
     keeps the latter two. Lightning asks for these methods.
+
+    The batches are shared out already: its sampler, which is not used, says so, lest Lightning put its own in place.
     """
+
+    def __init__(self, dataset: Dataset[dict[str, Any]], **options: Any) -> None:
+        super().__init__(dataset, **options)
+        object.__setattr__(self, "sampler", ShardSampler(len(dataset)))  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """Empty."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler, Sampler
 
 from qefpn.errors import UserError
 
@@ -164,14 +164,15 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
         return [SampleKey(int(index), epoch, size) for index in chosen[self.rank :: self.world_size]]
 
 
-class ShardSampler(Sampler[int]):
+class ShardSampler(DistributedSampler[int]):
     """Every ``world_size``-th picture from ``rank`` on: over all ranks each picture exactly once.
 
-    PyTorch's ``DistributedSampler`` repeats pictures to even out the ranks, which would count them twice in a
-    score; here ranks may differ by one picture.
+    PyTorch's own repeats pictures to even out the ranks, which would count them twice in a score; here ranks may differ
+    by one picture. It is one of those, so that Lightning does not put its own in its place.
     """
 
     def __init__(self, count: int, *, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(range(count), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.indices = range(rank, count, world_size)
 
     def __len__(self) -> int:

@@ -159,6 +159,7 @@ class TrainConfig:
     init: str | None = None
     resume: str | None = None
     evaluate: bool = True
+    floors: bool | None = None
     report: bool = True
     max_skipped_steps: int = 10
     protocol: str = "f3net"

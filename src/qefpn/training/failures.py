@@ -1,13 +1,20 @@
-"""Errors of libraries that mean something to a user, told in one line."""
+"""Errors and warnings of libraries: what means something to a user in one line, the rest left out."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
 from qefpn.errors import UserError
+from qefpn.training.last_checkpoint import Stopped
 
 
 def _texts(error: BaseException | None) -> Iterator[str]:
@@ -42,3 +49,48 @@ def raise_lost_process(error: Exception, processes: int, timeout: float, last: P
         f"trainer.rank_timeout={timeout:g} s: look at what it says, and at the link between the "
         f"machines ({links})" + (f"; resume={last} goes on" if last.exists() else "")
     ) from error
+
+
+@contextlib.contextmanager
+def library_errors(trainer: pl.Trainer, timeout: float, last: Path) -> Iterator[None]:
+    """Errors of Lightning and of libraries below it as what they mean to a user.
+
+    Args:
+        trainer: what runs.
+        timeout: seconds after which a process gives up another one.
+        last: the checkpoint to go on from.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        if stopped.number == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise
+    except (SIGTERMException, UserError):
+        raise
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        raise_loader_error(error)
+        raise_lost_process(error, trainer.world_size, timeout, last)
+        raise
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the advice of libraries that does not apply here."""
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*exists and is not empty.*",
+            ".*sync_dist=True.*",  # the metrics have added up all devices
+            ".*The dirpath has changed.*",  # a resumed run chooses its own best.ckpt
+            ".*lr_scheduler.step.*optimizer.step.*",
+            ".*number of training batches.*smaller than the logging interval.*",
+            ".*could not find the monitored key.*",  # a run too short for a validation has one at its end
+            ".*`isinstance\\(treespec.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("once", message=".*does not have a deterministic implementation.*")
+        yield

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -19,6 +20,7 @@ from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN, NetworkOutput
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.training.checkpoint import OWN, is_validated, settle_loops
+from qefpn.training.evaluation import SUMMARY
 from qefpn.training.inference import predict_maps
 from qefpn.training.memory import peak_memory_mb, reset_peak_memory
 from qefpn.training.optimizers import OptimizerFactory, parameter_groups, sgd
@@ -102,6 +104,12 @@ class SaliencyModule(pl.LightningModule):
         self._rate_groups: dict[str, int] = {"lr": 0}  # logged name → optimizer group that shows it
         self.validated_at = -1  # optimizer step of the last validation
         self._skipping = SkippedSteps(max_skipped_steps)
+        self.test_names: list[str] = []
+        #: name of a test set → what ``SaliencyMetrics.compute`` gives, after ``Trainer.test``
+        self.test_scores: dict[str, dict[str, Tensor]] = {}
+        self._test_metrics: list[SaliencyMetrics] = []
+        #: maps of a set's batch that need not be made again, where a callback has them
+        self.kept_maps: Callable[[str, dict[str, Any]], list[np.ndarray] | None] | None = None
 
     def unrolled_layers(self) -> int | None:
         """Weight-tied layers of the warm-up, or None when the solver has taken over."""
@@ -250,6 +258,37 @@ class SaliencyModule(pl.LightningModule):
         maps = predict_maps(self.network, batch["image"], batch["size"], self.unrolled_layers())
         self.val_metrics.update(maps, [torch.as_tensor(mask, device=self.device) for mask in batch["mask"]])
         return {"maps": maps}
+
+    def on_test_start(self) -> None:
+        loaders = self.trainer.test_dataloaders
+        count = len(loaders) if isinstance(loaders, (list, tuple)) else 1
+        self.test_names = list(getattr(getattr(self.trainer, "datamodule", None), "test_names", ()))
+        if len(self.test_names) != count:  # loaders of somebody's own
+            self.test_names = ["test"] if count == 1 else [f"test_{number}" for number in range(count)]
+        self._test_metrics = [SaliencyMetrics(self.val_metrics.protocol).to(self.device) for _ in self.test_names]
+        self.test_scores = {}
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """``maps``, uint8 (H, W) each, and ``records``, the scores of each picture.
+
+        In float32 whatever the trainer's precision, as ``qefpn evaluate`` scores a checkpoint.
+        """
+        kept = None if self.kept_maps is None else self.kept_maps(self.test_names[dataloader_idx], batch)
+        maps = self.predict_step(batch, batch_idx) if kept is None else kept
+        masks = [torch.as_tensor(mask, device=self.device) for mask in batch["mask"]]
+        return {"maps": maps, "records": self._test_metrics[dataloader_idx].score_batch(maps, masks)}
+
+    def on_test_epoch_end(self) -> None:
+        self.test_scores = {}
+        for name, metric in zip(self.test_names, self._test_metrics, strict=True):
+            self.test_scores[name] = metric.compute()
+            for key in SUMMARY:
+                self.log(f"{name}/{key}", float(self.test_scores[name][key]), rank_zero_only=False)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> list[np.ndarray]:
+        """Saliency maps, uint8 (H, W) each, at the pictures' own sizes; in float32."""
+        with torch.autocast(self.device.type, enabled=False):
+            return predict_maps(self.network, batch["image"], batch["size"])
 
     def on_validation_epoch_end(self) -> None:
         self.validated_at = self.global_step

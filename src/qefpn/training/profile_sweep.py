@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qefpn.models import ImplicitPyramid
 from qefpn.training.evaluation import Batch, score_set
+from qefpn.training.hardware import fp32_precision
 from qefpn.training.inference import to_maps
 from qefpn.training.module import SaliencyModule
 from qefpn.training.profiling import (
@@ -29,7 +30,6 @@ from qefpn.training.profiling import (
     solver_steps,
     time_passes,
 )
-from qefpn.training.run import fp32_precision
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
@@ -301,7 +301,7 @@ def quality_rows(
 
             batches = loader if track is None else track(dataset, _steps(number), loader)
             with solver_steps(network, number, exactly=False):
-                scores = score_set(predict, batches, protocol=protocol, dataset=dataset).metrics
+                scores = score_set(predict, batches, protocol=protocol)
             found = (
                 {name: float(np.concatenate([one[name] for one in solves]).mean()) for name in solves[0]}
                 if solves

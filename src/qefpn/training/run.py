@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
-import signal
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ import yaml
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from qefpn.data import SaliencyDataModule
 from qefpn.data.progress import SharedTimer
@@ -31,14 +28,31 @@ from qefpn.training.build import build_module, check_port, trainer_options
 from qefpn.training.callbacks import progress_callback
 from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, checkpoints_of, is_validated
 from qefpn.training.config import TrainConfig, typed
-from qefpn.training.evaluation import write_json
-from qefpn.training.failures import raise_loader_error, raise_lost_process
-from qefpn.training.last_checkpoint import LastCheckpoint, Stopped
+from qefpn.training.evaluation import Predictor, write_json
+from qefpn.training.failures import library_errors, quiet
+from qefpn.training.hardware import fp32_precision
+from qefpn.training.last_checkpoint import LastCheckpoint
 from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
+from qefpn.training.test_files import Progress, TestFiles
 from qefpn.training.tracking import Tracking, tracked
 from qefpn.training.validation_pictures import ValidationPictures
 from qefpn.whole import copy_whole, write_whole
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run after its training.
+
+    Attributes:
+        trainer, module: as training left them.
+        checkpoint: the one to score: ``best.ckpt``, or ``last.ckpt`` where there is no validation; None after a
+            ``fast_dev_run``, which writes none.
+    """
+
+    trainer: pl.Trainer
+    module: SaliencyModule
+    checkpoint: Path | None
 
 
 def fit(
@@ -47,7 +61,7 @@ def fit(
     directory: Path,
     ablation: Mapping[str, Any] | None = None,
     tracking: Tracking | None = None,
-) -> Path | None:
+) -> Fitted:
     """Train as configured.
 
     Args:
@@ -56,10 +70,6 @@ def fit(
         directory: receives ``config.yaml``, ``data.json``, ``log.csv`` and ``checkpoints/``.
         ablation: the run's place in an ablation, for ``config.yaml``.
         tracking: open, of this run, where more is logged after training; None: opened and closed here.
-
-    Returns:
-        The checkpoint to evaluate: ``best.ckpt``, or ``last.ckpt`` where there is no validation; None after a
-        ``fast_dev_run``, which writes none.
 
     Raises:
         UserError: the checkpoint to resume is of another run; a loading process died; the disk is full; ...
@@ -80,40 +90,67 @@ def fit(
     check_port(trainer.world_size, os.environ)
     checkpoints.mkdir(exist_ok=True)
     first_process(config, data, directory, trainer, state)
-    with quiet():
+    with quiet(), library_errors(trainer, config.trainer.rank_timeout, checkpoints / "last.ckpt"):
         with fp32_precision(config.trainer.fp32_precision):
-            try:
-                # weights_only: nothing but tensors and plain values is ever unpickled
-                trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-            except Stopped as stopped:
-                if stopped.number == signal.SIGINT:
-                    raise KeyboardInterrupt from None
-                raise
-            except SIGTERMException:
-                raise
-            except SystemExit:  # Lightning's answer to Ctrl-C
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                raise KeyboardInterrupt from None
-            except UserError:
-                raise
-            except Exception as error:
-                raise_loader_error(error)
-                raise_lost_process(error, trainer.world_size, config.trainer.rank_timeout, checkpoints / "last.ckpt")
-                raise
+            # weights_only: nothing but tensors and plain values is ever unpickled
+            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
         if config.trainer.fast_dev_run:
-            return None
+            return Fitted(trainer, module, None)
         last = checkpoints / "last.ckpt"
         if resumed is not None and trainer.is_global_zero and not last.exists():  # nothing was left to train
             copy_whole(resumed, last)
         if data.val_pairs and module.validated_at != trainer.global_step:
             _validate_last(trainer, module, data, config.monitor, checkpoints)
+        trainer.strategy.barrier()
     tracking.step = trainer.global_step
-    if trainer.world_size > 1:  # what follows is done by one process, on all test pictures
+    best = checkpoints / "best.ckpt"
+    return Fitted(trainer, module, best if best.exists() else last)
+
+
+def test(
+    config: TrainConfig,
+    fitted: Fitted,
+    data: SaliencyDataModule,
+    directory: Path,
+    *,
+    floors: Mapping[str, Predictor] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, float]]:
+    """Score the checkpoint of a run on the test sets, on all of its devices.
+
+    Args:
+        config: of the run.
+        fitted: what :func:`fit` gave.
+        data: its test sets; where there are none nothing is done.
+        directory: receives the files of :class:`TestFiles`.
+        floors: what is scored beside the network.
+        progress: as :class:`TestFiles` calls it.
+
+    Returns:
+        the content of metrics.json, in the first process.
+
+    Raises:
+        UserError, Stopped, KeyboardInterrupt: as :func:`fit`.
+    """
+    files = TestFiles(directory, floors=floors, progress=progress)
+    trainer = fitted.trainer
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    last = directory / "checkpoints" / "last.ckpt"
+    with quiet(), library_errors(trainer, config.trainer.rank_timeout, last):
+        callbacks.append(files)
+        try:
+            trainer.test(fitted.module, datamodule=data, ckpt_path=fitted.checkpoint, verbose=False, weights_only=True)
+        finally:
+            callbacks.remove(files)
+    return files.metrics
+
+
+def leave(trainer: pl.Trainer, data: SaliencyDataModule) -> None:
+    """The end of the work of several processes: what follows is done by the first one."""
+    if trainer.world_size > 1:
         trainer.strategy.barrier()
         torch.distributed.destroy_process_group()
         data.trainer = None
-    best = checkpoints / "best.ckpt"
-    return best if best.exists() else last
 
 
 @rank_zero_only
@@ -327,45 +364,6 @@ def check_checkpoint(path: Path, module: SaliencyModule) -> dict[str, Any]:
             f"init={path} starts a fresh run from its weights"
         )
     return content
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the advice of libraries that does not apply here."""
-    with warnings.catch_warnings():
-        for message in (
-            ".*does not have many workers.*",
-            ".*exists and is not empty.*",
-            ".*sync_dist=True.*",  # the metrics have added up all devices
-            ".*The dirpath has changed.*",  # a resumed run chooses its own best.ckpt
-            ".*lr_scheduler.step.*optimizer.step.*",
-            ".*number of training batches.*smaller than the logging interval.*",
-            ".*could not find the monitored key.*",  # a run too short for a validation has one at its end
-            ".*`isinstance\\(treespec.*",
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        warnings.filterwarnings("once", message=".*does not have a deterministic implementation.*")
-        yield
-
-
-@contextlib.contextmanager
-def fp32_precision(name: str) -> Iterator[None]:
-    """Let float32 convolutions and products of training use ``bf16`` or ``tf32``; evaluation never does."""
-    if name == "ieee":
-        yield
-        return
-    backends: Any = torch.backends  # these settings are newer than their type hints
-    places = [backends.mkldnn.conv, backends.mkldnn.matmul]
-    if name == "tf32":
-        places += [backends.cudnn.conv, backends.cuda.matmul]
-    former = [place.fp32_precision for place in places]
-    try:
-        for place in places:
-            place.fp32_precision = name
-        yield
-    finally:
-        for place, value in zip(places, former, strict=True):
-            place.fp32_precision = value
 
 
 def untrained_module(config: TrainConfig) -> SaliencyModule:

@@ -1,0 +1,133 @@
+"""The files that a test leaves behind: maps, a row a picture, figures, curves and floors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from qefpn.metrics import SaliencyMetrics
+from qefpn.training.evaluation import Batch, Predictor, curves, read_png, save_png, summary, write_json, write_scores
+from qefpn.training.module import SaliencyModule
+
+Progress = Callable[[str, int, int], None]
+
+
+class TestFiles(pl.Callback):
+    """Writes what ``Trainer.test`` finds of a :class:`SaliencyModule` into a directory: ``maps/<set>/<name>.png``,
+    ``scores.csv``, ``metrics.json``, ``floors.json``, ``curves.json`` and ``samples.json``.
+
+    Floors are scored on the batches that the network has seen, so that a picture is decoded once for all. Every process
+    writes the maps that it made, the first one everything else.
+
+    Args:
+        directory: of the files.
+        floors: what is scored beside the network, by name.
+        save_maps: whether maps are kept.
+        made: maps below ``directory`` that this network made before, and that are read instead of made again.
+        progress: called as ``progress(what, done, total)``, with the pictures of a set.
+
+    Attributes:
+        metrics: the content of metrics.json, once the test is over; empty in other processes than the first.
+    """
+
+    __test__ = False  # for pytest, which takes it for a test
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        floors: Mapping[str, Predictor] | None = None,
+        save_maps: bool = True,
+        made: Collection[Path] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        self.directory = directory
+        self.floors = dict(floors or {})
+        self.save_maps, self.made, self.progress = save_maps, made, progress
+        self.metrics: dict[str, dict[str, float]] = {}
+        self._rows: list[tuple[int, int, dict[str, Any]]] = []  # with the place of the set and of the picture in it
+        self._floors: dict[tuple[str, str], SaliencyMetrics] = {}
+        self._done: dict[str, int] = {}
+
+    def map_path(self, dataset: str, name: str) -> Path:
+        """Where the map of a picture lies."""
+        return self.directory / "maps" / dataset / f"{name}.png"
+
+    def kept_maps(self, dataset: str, batch: Batch) -> list[np.ndarray] | None:
+        """The maps of a batch that were made before; None where one is missing."""
+        paths = [self.map_path(dataset, name) for name in batch["name"]]
+        return [read_png(path) for path in paths] if self.made and all(path in self.made for path in paths) else None
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, SaliencyModule)
+        self._rows, self._floors, self._done, self.metrics = [], {}, {}, {}
+        pl_module.kept_maps = self.kept_maps if self.save_maps and self.made else None
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert isinstance(pl_module, SaliencyModule)
+        dataset = pl_module.test_names[dataloader_idx]
+        for place, name, saliency, record in zip(
+            batch["index"].tolist(), batch["name"], outputs["maps"], outputs["records"], strict=True
+        ):
+            self._rows.append((dataloader_idx, place, {"dataset": dataset, **record, "name": name}))
+            path = self.map_path(dataset, name)
+            if self.save_maps and path not in self.made:
+                save_png(path, saliency)
+        masks = [np.asarray(mask) for mask in batch["mask"]]
+        for floor, predict in self.floors.items():
+            metric = self._floors.setdefault(
+                (dataset, floor), SaliencyMetrics(pl_module.val_metrics.protocol).to(pl_module.device)
+            )
+            metric.update(predict(batch), masks)
+        self._done[dataset] = self._done.get(dataset, 0) + len(masks) * trainer.world_size
+        if self.progress is not None and trainer.is_global_zero:
+            total = max(self._done[dataset], self._total(trainer, dataloader_idx))
+            self.progress(f"{dataset} · model", min(self._done[dataset], total), total)
+
+    @staticmethod
+    def _total(trainer: pl.Trainer, dataloader_idx: int) -> int:
+        loaders: Any = trainer.test_dataloaders
+        loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
+        batches, size = trainer.num_test_batches[dataloader_idx], getattr(loader, "batch_size", None) or 1
+        return min(len(loader.dataset), int(batches) * size * trainer.world_size)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, SaliencyModule)
+        pl_module.kept_maps = None
+        found = pl_module.test_scores
+        floors: dict[str, dict[str, dict[str, float]]] = {name: {} for name in found}
+        drawn: dict[str, dict[str, Any]] = {name: {"model": curves(values)} for name, values in found.items()}
+        for (dataset, floor), metric in self._floors.items():
+            values = metric.compute()
+            floors[dataset][floor], drawn[dataset][floor] = summary(values), curves(values)
+        rows = self._gathered(trainer)
+        if not trainer.is_global_zero:
+            return
+        write_scores(self.directory / "scores.csv", rows)
+        write_json(self.directory / "floors.json", floors)
+        write_json(self.directory / "curves.json", drawn)
+        self.metrics = {name: summary(values) for name, values in found.items()}
+        write_json(self.directory / "metrics.json", self.metrics)
+
+    def _gathered(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
+        """The rows of all processes in the order of the sets and their pictures; in the first process."""
+        rows = self._rows
+        if trainer.world_size > 1:
+            shares: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(shares, rows)
+            rows = [row for share in shares for row in share]
+        self._rows = []
+        return [row for _, _, row in sorted(rows, key=lambda one: one[:2])]
