@@ -23,6 +23,7 @@ from qefpn.errors import UserError
 from qefpn.implicit import build_adjoint, build_residual, build_solver
 from qefpn.losses import build_loss
 from qefpn.models import QEFPN
+from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.config import TrainConfig, named, require
 from qefpn.training.module import VALIDATED, SaliencyModule
@@ -216,6 +217,8 @@ def _check_files(config: TrainConfig) -> None:
         weights in (None, "DEFAULT") or Path(str(weights)).is_file(),
         f"backbone.weights={weights}: there is no such file; null and DEFAULT are the other choices",
     )
+    if weights == "DEFAULT" and config.backbone.name in PACKAGED:
+        packaged_weights(config.backbone.name)
     check_logger(config)
 
 

@@ -24,7 +24,7 @@ from qefpn.data import SaliencyDataModule
 from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
 from qefpn.models import load_model
-from qefpn.models.loading import PREFIX
+from qefpn.models.loading import FILLED_IN, PREFIX
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.build import build_module, check_port, trainer_options
@@ -314,8 +314,9 @@ def check_checkpoint(path: Path, module: SaliencyModule) -> dict[str, Any]:
     """
     content: dict[str, Any] = read_checkpoint(path)
     state = content.get("state_dict", {})
-    shapes = {key: value.shape for key, value in state.items() if key.startswith(PREFIX)}
-    if shapes != {key: value.shape for key, value in module.state_dict().items() if key.startswith(PREFIX)}:
+    given, own = ({k: v.shape for k, v in s.items() if k.startswith(PREFIX)} for s in (state, module.state_dict()))
+    # the network fills in how pictures are normalised, which earlier versions did not keep
+    if given != {key: shape for key, shape in own.items() if key in given or key not in FILLED_IN}:
         raise UserError(
             f"resume={path} holds a network of another shape: give its run's options (config.yaml beside it)"
         )
