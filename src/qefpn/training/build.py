@@ -25,6 +25,7 @@ from qefpn.losses import build_loss
 from qefpn.models import QEFPN
 from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.weights import read_checkpoint
+from qefpn.training.callbacks import build_callbacks
 from qefpn.training.config import TrainConfig, named, require
 from qefpn.training.module import VALIDATED, SaliencyModule
 from qefpn.training.schedule import build_schedule
@@ -101,6 +102,7 @@ def check(config: TrainConfig) -> None:
         require(number or key == "name", f"loss.{key} must be a number, not {value!r}")
     named("loss", lambda: build_loss(**loss_options(config)))
     named("schedule", lambda: build_schedule(**config.schedule))
+    named("callbacks", lambda: build_callbacks(**config.callbacks))
     _check_data(config)
     _check_rest(config)
     _check_trainer(config)
