@@ -42,6 +42,10 @@ class Registry(Generic[T]):
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"unknown {self.kind} {name!r}{hint}; there are: {', '.join(self.names())}")
 
+    def name_of(self, entry: object) -> str | None:
+        """The name that ``entry`` is filed under; None where it is not."""
+        return next((name for name, own in self._entries.items() if own is entry), None)
+
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(self._entries)

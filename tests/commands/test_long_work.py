@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-COUNT = 1500
+COUNT = 800
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,15 @@ def bench() -> Iterator[ModuleType]:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_long_work(bench: ModuleType, tmp_path: Path) -> None:
     runs = {run.name: run for run in bench.measure(tmp_path, COUNT)}
-    for command, total in (("verify", 2 * COUNT), ("benchmark", COUNT)):
+    for command, total in (("verify", 2 * COUNT), ("benchmark", COUNT), ("evaluate", COUNT), ("predict", COUNT)):
         stopped, again, third = (runs[f"{command}, {when}"] for when in ("stopped", "again", "a third time"))
         assert stopped.code == 130 and again.code == third.code == 1  # the bad file is told
         assert 0 < stopped.done < total
         assert 0 < again.done <= total - stopped.done + bench.AT_ONCE  # only what is missing
         assert third.done == 0
-        assert again.growth_mib < 50 and again.files[1] <= 4
+        assert again.growth_mib < 50 and again.after_mib < 50 and again.files[1] <= 4
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == COUNT - 1
     assert "p000005" in (tmp_path / "out" / "findings.txt").read_text()
+    for folder in ("scored/maps", "made"):
+        assert sum(1 for _ in (tmp_path / folder).rglob("*.png")) == COUNT - 1

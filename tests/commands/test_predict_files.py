@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -324,26 +323,3 @@ def test_the_predictor_says_what_it_takes(pictures: Path, tiny_run: Path) -> Non
     half = Image.open(io.BytesIO((pictures / "0000.jpg").read_bytes()[:-90]))
     with pytest.raises(UserError, match="PIL picture cannot be read"):
         predictor(half)
-
-
-@pytest.mark.slow
-def test_memory_and_open_files_stay_level_over_many_pictures(tiny_run: Path, tmp_path: Path) -> None:
-    many(tmp_path / "in", 1_500, side=32)
-    line = words(tiny_run, f"input={tmp_path}/in", f"output={tmp_path}/out")
-    process = subprocess.Popen([sys.executable, "-m", "qefpn.cli", *line], stdout=subprocess.DEVNULL)
-    seen: list[tuple[int, int, int]] = []  # results, KiB, open files
-    while process.poll() is None:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            files = len(os.listdir(f"/proc/{process.pid}/fd"))
-            results = len(os.listdir(tmp_path / "out")) if (tmp_path / "out").is_dir() else 0
-            resident = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
-            seen += [(results, int(resident[0]), files)] if resident else []
-        except (FileNotFoundError, ProcessLookupError):
-            break
-        time.sleep(0.1)
-    assert process.wait() == 0 and len(made(tmp_path / "out")) == 1_500
-    warm = [one for one in seen if 300 <= one[0] < 1_500]  # at its end Python loads more, to take itself down
-    assert len(warm) >= 5 and warm[-1][0] > 1_000
-    assert max(one[1] for one in warm) - warm[0][1] < 50 * 1024
-    assert max(one[2] for one in warm) - min(one[2] for one in warm) <= 2

@@ -76,7 +76,8 @@ if "RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ and "qefpn.commands
         if os.environ.get("FAIL") == directory.name + "/" + rank:
             raise RuntimeError("out of memory in rank " + rank)
         seen = {"rank": self.global_rank, "world": self.trainer.world_size, "seed": self._seed}
-        seen |= {"lr": self._optimizer["lr"], "root": self.trainer.default_root_dir, "pictures": len(batch["index"])}
+        lr = self.optimizer.keywords["lr"]
+        seen |= {"lr": lr, "root": self.trainer.default_root_dir, "pictures": len(batch["index"])}
         (directory / ("rank" + rank + ".json")).write_text(json.dumps(seen))
         return step(self, batch, batch_idx)
 

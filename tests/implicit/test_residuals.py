@@ -252,3 +252,15 @@ def test_the_forward_derivative_survives_the_forward_of_a_custom_function():
         torch.testing.assert_close(Outer.apply(z).detach(), expected, rtol=1e-14, atol=0)
     value, slope = forward_derivative(lambda z: torch.ones_like(z), point, direction)
     assert torch.equal(value, torch.ones_like(point)) and torch.equal(slope, torch.zeros_like(point))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_forward_derivative_can_be_taken_of_one(grad: bool) -> None:
+    """Within a transform of torch.func there is no second level of dual tensors."""
+    point, direction, again = torch.randn(3, 2, 4, dtype=F64).unbind()
+    with torch.set_grad_enabled(grad):
+        slope, change = torch.func.jvp(
+            lambda z: forward_derivative(lambda state: state**3, z, direction)[1], (point,), (again,)
+        )
+    torch.testing.assert_close(slope, 3 * point**2 * direction)
+    torch.testing.assert_close(change, 6 * point * again * direction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 
 import torch
@@ -43,6 +44,18 @@ def test_it_fits_only_the_very_shapes():
         assert last.start(zero) is zero
     last.forget()
     assert last.start(problem.z0) is problem.z0
+
+
+def test_one_sample_that_is_not_finite_costs_no_other_its_start():
+    problem = Contraction(batch=3)
+    solution = fixed_point(problem, problem.z0, (problem.x,))
+    value = solution.value.detach().clone()
+    value[1, 0] = torch.inf
+    last = LastSolution()
+    last.keep(dataclasses.replace(solution, value=value))
+    start = last.start(problem.z0)
+    assert start[1].abs().sum() == 0
+    torch.testing.assert_close(start[[0, 2]], value[[0, 2]])
 
 
 def test_samples_without_a_finite_solution_start_from_zero_and_no_graph_is_kept():

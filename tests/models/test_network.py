@@ -54,10 +54,10 @@ def test_every_parameter_of_the_default_gets_a_gradient(default: QEFPN, unroll: 
     lacking = [k for k, p in default.named_parameters() if p.grad is None or not bool(p.grad.abs().max() > 0)]
     assert lacking == []
     assert all(bool(p.grad.isfinite().all()) for p in default.parameters() if p.grad is not None)
-    assert (output.solution is None) == (unroll is not None)
-    if output.solution is not None:
-        assert output.solution.stats.steps.shape == (2,)
-        assert output.solution.backward_stats is not None
+    assert output.solution is not None
+    steps = output.solution.stats.steps
+    assert steps.shape == (2,) and (unroll is None or steps.tolist() == [unroll, unroll])
+    assert (output.solution.backward_stats is None) == (unroll is not None)
 
 
 def test_extra_heads_are_there_only_if_asked_for_and_trained() -> None:

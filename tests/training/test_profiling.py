@@ -14,7 +14,7 @@ from qefpn.implicit import Broyden
 from qefpn.models import ImplicitPyramid
 from qefpn.reporting.profile_tables import markdown_sheet, profile_sheets
 from qefpn.reporting.published import load_published
-from qefpn.training.module import SaliencyModule
+from qefpn.training.module import SaliencyModule, Warmup
 from qefpn.training.profile_sweep import ProfileSettings, profile_module
 from qefpn.training.profiling import (
     STAGES,
@@ -171,16 +171,8 @@ def test_errors_of_memory_are_told_from_others() -> None:
 @pytest.fixture(scope="module")
 def module() -> SaliencyModule:
     torch.manual_seed(0)
-    return SaliencyModule(
-        network=NARROW | {"solver": {"name": "broyden", "max_steps": 2}},
-        loss={"name": "paper", "edge_filter": "sobel"},
-        optimizer={
-            **{"name": "sgd", "lr": 0.05, "backbone_lr_scale": 0.1, "pyramid_lr_scale": 1.0, "weight_decay": 5e-4},
-            **{"momentum": 0.9, "nesterov": True, "train_stem": False},
-        },
-        schedule={"name": "linear"},
-        warmup={"steps": 100, "layers": 2},
-    )
+    network = QEFPN(**NARROW, solver={"name": "broyden", "max_steps": 2})
+    return SaliencyModule(network, warmup=Warmup(100, 2))
 
 
 def test_a_sweep_of_sizes_and_budgets(module: SaliencyModule) -> None:

@@ -57,7 +57,7 @@ def test_stopped_by_ctrl_c_and_resumed(
     both = log(tmp_path / "first") + log(tmp_path / "second")
     assert [row["step"] for row in both] == [row["step"] for row in log(unbroken)]
     assert [row["lr"] for row in both] == [row["lr"] for row in log(unbroken)]
-    assert [bool(row.get("solver_steps")) for row in both] == [False] * 4 + [True] * 2
+    assert [bool(row.get("backward_steps")) for row in both] == [False] * 4 + [True] * 2
 
     states = [
         torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (tmp_path / "second", unbroken)
@@ -97,14 +97,14 @@ def test_a_run_that_broke_keeps_its_last_step(tmp_path: Path, data_root: Path, s
 
 
 def test_resumed_into_its_own_directory(tmp_path: Path, data_root: Path) -> None:
-    """The log goes on, with the columns of the solver added to those of the warm-up."""
+    """The log goes on, with the columns of the backward solve added to those of the warm-up."""
     constant = [*RUN, "schedule=constant"]
     run = train(tmp_path / "run", data_root, *constant, "trainer.max_steps=2")
-    assert "solver_steps" not in log(run)[0]
+    assert "backward_steps" not in log(run)[0]
     train(run, data_root, *constant, f"resume={run}/checkpoints/last.ckpt")
     rows = log(run)
     assert [int(row["step"]) for row in rows] == list(range(6))
-    assert [row["solver_steps"] != "" for row in rows] == [False] * 4 + [True] * 2
+    assert [row["backward_steps"] != "" for row in rows] == [False] * 4 + [True] * 2
 
 
 def test_another_network_is_refused(

@@ -67,14 +67,12 @@ def test_the_log_tells_each_step(tiny_run: Path) -> None:
     assert [int(r["step"]) for r in steps] == [0, 1, 2]
     for key in ("loss", "loss_ce", "loss_iou", "loss_edge", "lr", "seconds", "epoch"):
         assert all(r[key] != "" for r in steps), key
-    for key in (
-        "solver_steps",
-        "solver_residual",
-        "solver_evaluations",
-        "backward_steps",
-        "backward_residual",
-    ):
+    for key in ("backward_steps", "backward_residual"):
         assert [r[key] != "" for r in steps] == [False, True, True], key  # one step of warm-up
+    assert [r["unrolled_layers"] for r in steps] == ["5", "0", "0"]
+    for key in ("solver_steps", "solver_residual", "solver_evaluations", "solver_norm", "solver_converged"):
+        assert all(float(r[key]) >= 0 for r in steps), key
+    assert float(steps[0]["solver_steps"]) == float(steps[0]["solver_evaluations"]) == 5
     for r in steps[1:]:
         assert 1 <= float(r["solver_steps"]) <= 2
         assert 1 <= float(r["backward_steps"]) <= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import multiprocessing
 import os
 import shutil
@@ -240,6 +241,25 @@ def test_a_loading_process_that_dies_is_told(
     assert main(given) == 2
     assert "data.num_workers=0" in one_line(capsys)
     assert checkpoint(tmp_path / "run")["global_step"] >= 3
+
+
+def test_a_dead_loading_process_is_told_whatever_line_it_struck() -> None:
+    """torch raises from a signal handler; inspect, for one, makes a TypeError of whatever strikes it."""
+    from qefpn.errors import UserError
+    from qefpn.training.failures import raise_loader_error
+
+    class Struck:
+        @property
+        def __signature__(self) -> None:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+        def __call__(self) -> None: ...
+
+    with pytest.raises(TypeError) as wrapped:
+        inspect.getfullargspec(Struck())
+    with pytest.raises(UserError, match="data.num_workers=0"):
+        raise_loader_error(wrapped.value)
+    raise_loader_error(TypeError("unsupported callable"))
 
 
 def test_too_little_shared_memory_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:

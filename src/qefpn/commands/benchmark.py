@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,7 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
     write_whole(folder / "table.tex", latex_benchmark(comparison))
     write_whole(folder / "table.csv", csv_benchmark(entries))
     write_json(folder / "results.json", json_benchmark(entries, options.protocol))
-    rows = [{"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures]
+    rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
     _write_rows(folder / "scores.csv", rows)
     written = ["table.md", "table.tex", "table.csv", "results.json", "scores.csv"]
     scored = [entry for entry in entries if entry.pictures]
@@ -219,9 +219,12 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
     print(f"{folder.resolve()}: {', '.join(written)}")
 
 
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows of one kind, each written as it is made: there may be tens of thousands."""
     with whole_file(path) as part, open_text(part) as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({k: repr(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+        writer: csv.DictWriter[str] | None = None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+            writer.writerow({k: repr(v) if isinstance(v, float) else v for k, v in row.items()})

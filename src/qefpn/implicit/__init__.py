@@ -18,7 +18,7 @@ from qefpn.implicit.adjoints import (
     UnrolledAdjoint,
 )
 from qefpn.implicit.api import fixed_point
-from qefpn.implicit.build import build_adjoint, build_residual, build_solver
+from qefpn.implicit.build import build_adjoint, build_residual, build_solver, describe
 from qefpn.implicit.regularization import fixed_point_correction, jacobian_regularization
 from qefpn.implicit.residuals import Equilibrium, LiteralQuasiEquilibrium, QuasiEquilibrium, Residual
 from qefpn.implicit.solvers import Anderson, Broyden, FixedPointIteration, Solver, Unroll
@@ -48,6 +48,7 @@ __all__ = [
     "build_adjoint",
     "build_residual",
     "build_solver",
+    "describe",
     "fixed_point",
     "fixed_point_correction",
     "jacobian_regularization",

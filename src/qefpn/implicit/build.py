@@ -42,6 +42,22 @@ def build_adjoint(name: str, **options: Any) -> Adjoint:
     return _build(ADJOINTS, name, options)
 
 
+def describe(part: Solver | Residual | Adjoint) -> dict[str, Any]:
+    """What :func:`build_solver` and the like make ``part`` of: plain values, its ``name`` and its options.
+
+    Raises:
+        TypeError: a part that no name stands for.
+    """
+    entries: list[Registry[Any]] = [SOLVERS, RESIDUALS, ADJOINTS]
+    name = next((name for entry in entries if (name := entry.name_of(type(part))) is not None), None)
+    if name is None:
+        raise TypeError(f"{type(part).__qualname__} is no solver, residual or adjoint that has a name")
+    options = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}  # type: ignore[arg-type]
+    return {"name": name} | {
+        key: describe(value) if isinstance(value, Solver) else value for key, value in options.items()
+    }
+
+
 def _build(registry: Registry[type[T]], name: str, options: dict[str, Any]) -> T:
     entry = registry.get(name)
     known = [field.name for field in dataclasses.fields(entry)]  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from qefpn.metrics.exact import LIMBS, mean, split
 from qefpn.metrics.inputs import check_names
 from qefpn.metrics.protocol import Protocol, get_protocol
 from qefpn.metrics.scores import CURVES, SCORES, Measured, curve_figures, measure
@@ -18,8 +19,9 @@ from qefpn.metrics.scores import CURVES, SCORES, Measured, curve_figures, measur
 class SaliencyMetrics(Metric):
     """MAE, F, weighted F, S, E, binary ratio and their curves over a set of pictures.
 
-    The states are sums and counts, so that any number of processes with any shares of the pictures gives what
-    one process gives. A score that is NaN for a picture is left out of its mean and counted.
+    The states are sums of integers and counts, so that any number of processes with any shares of the pictures, in
+    any order, gives what one process gives, to the last bit. A score that is NaN for a picture is left out of its
+    mean and counted.
 
     Args:
         protocol: "f3net" (the paper's Table I) or "pysod" (PySODMetrics 1.6).
@@ -56,9 +58,9 @@ class SaliencyMetrics(Metric):
         self.undefined: Tensor
         self.curve_sums: Tensor
         self.images: Tensor
-        self.add_state("sums", torch.zeros(len(SCORES), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(LIMBS, len(SCORES), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("undefined", torch.zeros(len(SCORES), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("curve_sums", torch.zeros(len(CURVES), 256, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("curve_sums", torch.zeros(LIMBS, len(CURVES), 256, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, pred: Any, target: Any, *, measured: Measured | None = None) -> None:
@@ -72,9 +74,9 @@ class SaliencyMetrics(Metric):
         measured = measure(pred, target, self.protocol) if measured is None else measured
         scores = np.array([measured.values[name] for name in SCORES])
         undefined = np.isnan(scores)
-        curves = np.array([measured.values[name].sum(axis=0) for name in CURVES])
+        curves = np.stack([split(measured.values[name]).sum(axis=1) for name in CURVES], axis=1)
         device = self.sums.device  # the states are replaced, not changed: whoever holds one keeps its value
-        self.sums = self.sums + torch.from_numpy(np.where(undefined, 0.0, scores).sum(axis=1)).to(device)
+        self.sums = self.sums + torch.from_numpy(split(np.where(undefined, 0.0, scores)).sum(axis=2)).to(device)
         self.undefined = self.undefined + torch.from_numpy(undefined.sum(axis=1)).to(device)
         self.curve_sums = self.curve_sums + torch.from_numpy(curves).to(device)
         self.images = self.images + len(measured)
@@ -93,8 +95,9 @@ class SaliencyMetrics(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The figures of all pictures so far; NaN before the first."""
-        means = self.sums / (self.images - self.undefined)
-        curves = (self.curve_sums / self.images).cpu().numpy()
+        images = self.images.cpu().numpy()
+        means = mean(self.sums.cpu().numpy(), images - self.undefined.cpu().numpy())
+        curves = mean(self.curve_sums.cpu().numpy(), images)
         figures: dict[str, Any] = dict(zip(SCORES, means, strict=True))
         figures.update(curve_figures(dict(zip(CURVES, curves, strict=True)), self.protocol))
         figures.update(images=self.images, undefined=self.undefined.sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from qefpn.metrics.counting import joint_histogram
 from qefpn.metrics.device import DeviceBatch, device_batch, device_histogram
 from qefpn.metrics.device_weighted_f import device_weighted_f
+from qefpn.metrics.exact import LIMBS, mean, split
 from qefpn.metrics.f_measure import f_measure
 from qefpn.metrics.histogram import Float, JointHistogram
 from qefpn.metrics.inputs import Picture, check_names, is_single, to_pairs
@@ -187,25 +187,22 @@ def combine(records: Iterable[Mapping[str, Any]], protocol: str | Protocol = "f3
     (1.0, 2)
     """
     protocol = get_protocol(protocol)
-    columns: dict[str, list[float]] = {name: [] for name in SCORES}
-    sums = {name: np.zeros(256) for name in CURVES}
+    sums, curve_sums = np.zeros((LIMBS, len(SCORES)), np.int64), np.zeros((LIMBS, len(CURVES), 256), np.int64)
+    defined = np.zeros(len(SCORES), np.int64)
     images, with_curves = 0, True
     for record in records:  # one at a time: the curves of 20,000 pictures are 160 MB
         images += 1
-        for name, column in columns.items():
-            column.append(float(record[name]))
-        with_curves = with_curves and sums.keys() <= record.keys()
+        scores = np.array([record[name] for name in SCORES], np.float64)
+        there = ~np.isnan(scores)
+        defined += there
+        sums += split(np.where(there, scores, 0.0))
+        with_curves = with_curves and all(name in record for name in CURVES)
         if with_curves:
-            for name, total in sums.items():
-                total += record[name]
-    figures: dict[str, Any] = {}
-    undefined = 0
-    for name, column in columns.items():
-        defined = [value for value in column if not math.isnan(value)]
-        undefined += images - len(defined)
-        figures[name] = math.fsum(defined) / len(defined) if defined else math.nan
+            curve_sums += split(np.array([record[name] for name in CURVES], np.float64))
+    figures: dict[str, Any] = dict(zip(SCORES, mean(sums, defined).tolist(), strict=True))
+    undefined = len(SCORES) * images - int(defined.sum())
     if images and with_curves:
-        figures.update(curve_figures({name: total / images for name, total in sums.items()}, protocol))
+        figures.update(curve_figures(dict(zip(CURVES, mean(curve_sums, images), strict=True)), protocol))
     return {**figures, "images": images, "undefined": undefined}
 
 

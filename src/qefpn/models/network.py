@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from qefpn.implicit import (
+    Adjoint,
     Broyden,
     ImplicitAdjoint,
     QuasiEquilibrium,
+    Residual,
     Solution,
+    Solver,
     Unroll,
     UnrolledAdjoint,
     build_adjoint,
     build_residual,
     build_solver,
+    describe,
 )
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from qefpn.models.decoder import DECODERS
@@ -49,7 +53,7 @@ class NetworkOutput:
         side_logits: intermediate predictions, (B, 1, H, W) each; empty unless asked for.
         edge_logits: edges predicted from the finest backbone feature, (B, 1, H, W); ``None`` unless asked
             for.
-        solution: the solver's; ``None`` without a solve.
+        solution: the solver's, or that of the layers that were unrolled; ``None`` without a pyramid.
         intermediate_logits: of iterates on the way to the solution, first to last; empty unless asked for.
         injection: what enters f_theta, a level each, (B, C, Hi, Wi).
         state: what leaves the pyramid, shaped like ``injection``: the start for the next frame of a video.
@@ -124,6 +128,9 @@ class QEFPN(nn.Module):
         intermediate_supervision: bool = False,
     ) -> None:
         super().__init__()
+        given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        #: the arguments as plain values: ``QEFPN(**options)`` is a network of this kind
+        self.options: dict[str, Any] = {key: _plain(value) for key, value in given.items()}
         levels = _checked_levels(levels)
         width = channels if decoder_channels is None else decoder_channels
         for name, value in (
@@ -306,6 +313,16 @@ def _solving(solver: Any, residual: Any, adjoint: Any) -> tuple[Any, Any, Any]:
     residual = _built(build_residual, residual, "residual") or QuasiEquilibrium()
     default = UnrolledAdjoint if isinstance(solver, Unroll) else ImplicitAdjoint
     return solver, residual, _built(build_adjoint, adjoint, "adjoint") or default()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Solver, Residual, Adjoint)):
+        return describe(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _built(build: Callable[..., Any], spec: Any, argument: str) -> Any:

@@ -12,6 +12,8 @@ from qefpn.implicit import (
     Equilibrium,
     LastSolution,
     Solution,
+    Unroll,
+    UnrolledAdjoint,
     fixed_point,
     jacobian_regularization,
     spectral_radius,
@@ -75,17 +77,18 @@ class ImplicitPyramid(nn.Module):
             intermediate: iterates to hand out in ``Solution.intermediate``, evenly spread over the solver's steps.
 
         Returns:
-            The state, shaped like ``injection``, and the solution (``None`` if unrolled). float32 also under
-            autocast: half precision cannot reach the solver's tolerances and has no forward derivative.
+            The state, shaped like ``injection``, and the solution. float32 also under autocast: half precision
+            cannot reach the solver's tolerances and has no forward derivative.
         """
         with torch.autocast(injection[0].device.type, enabled=False):
             injection = tuple(as_float(x) for x in injection)
             state: tuple[Tensor, ...] = tuple(torch.zeros_like(x) for x in injection)
             f = self.transformation.bound()
             if unroll is not None:
-                for _ in range(unroll):
-                    state = f(state, *injection)
-                return state, None
+                solution = fixed_point(
+                    f, state, injection, solver=Unroll(unroll), residual=Equilibrium(), adjoint=UnrolledAdjoint()
+                )
+                return tuple(solution.value), solution
             residual = self.residual if self.training or self.residual_in_eval else Equilibrium()
             last = self.last if self.training and start is None else None
             solution = fixed_point(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from qefpn.data.cache import cpu_count
 from qefpn.data.layouts import Pair
+from qefpn.data.pooled import mapped
 from qefpn.data.reading import read_image, read_mask
 from qefpn.errors import UserError
 
@@ -184,14 +185,13 @@ def attribute_table(
         own = [entry for entry in entries if entry.dataset == dataset]
         scored = {str(row["name"]) for entry in own for row in entry.pictures}
         pairs = [pair for pair in pairs_by_dataset.get(dataset, ()) if pair.name in scored]
-        with ThreadPoolExecutor() as pool:  # decoding and OpenCV release the interpreter
-            read = list(pool.map(_read_attributes, pairs))
-        groups = {pair.name: found.groups for pair, found in zip(pairs, read, strict=True) if found is not None}
-        for attribute, names in GROUPS.items():
+        read = mapped(_read_attributes, pairs, cpu_count())  # decoding and OpenCV release the interpreter
+        groups = {pair.name: tuple(found.groups.values()) for pair, found in read if found is not None}
+        for place, (attribute, names) in enumerate(GROUPS.items()):
             if attribute == "contrast" and not any(pair.image for pair in pairs):
                 continue  # masks alone: there are no colours
             for group in names:
-                members = {name for name, one in groups.items() if one[attribute] == group}
+                members = {name for name, one in groups.items() if one[place] == group}
                 rows += [
                     {"method": entry.method, "dataset": dataset, "attribute": attribute, "group": group, **means}
                     for entry in own

@@ -189,13 +189,19 @@ def steps_done(results: RunResults) -> int | None:
     return int(points[-1][0]) + 1 if points else None
 
 
+SOLVER = ("solver_steps", "solver_evaluations", "solver_residual")
+"""Columns of the log that are also of the layers that are unrolled in the warm-up."""
+
+
 def costs(results: RunResults) -> Costs:
     """What the files of a run tell of its costs."""
     log, config = results.log, results.config
     steps = steps_done(results)
     batch = finite(lookup(config, "data.batch_size"))
     a_step = int(batch * (finite(lookup(config, "trainer.accumulate_grad_batches")) or 1)) if batch else None
-    residuals = [value for _, value in finite_points(log.get("solver_residual", []))]
+    unrolled = {step for step, layers in log.get("unrolled_layers", []) if layers > 0}
+    solved = {name: [p for p in log.get(name, []) if p[0] not in unrolled] for name in SOLVER}
+    residuals = [value for _, value in finite_points(solved["solver_residual"])]
     memory = [value for _, value in finite_points(log.get("memory_mb", []))]
     an_epoch = _steps_an_epoch(log.get("epoch", []), {step for step, _ in log.get("loss", [])})
     counted = an_epoch * a_step if an_epoch and a_step else None
@@ -205,8 +211,8 @@ def costs(results: RunResults) -> Costs:
         pictures_seen=steps * a_step if steps and a_step else None,
         train_pictures=int(written) if written else counted,
         pictures_known=bool(written),
-        solver_steps=_mean(log.get("solver_steps", [])),
-        evaluations=_mean(log.get("solver_evaluations", [])),
+        solver_steps=_mean(solved["solver_steps"]),
+        evaluations=_mean(solved["solver_evaluations"]),
         backward_evaluations=_mean(log.get("backward_evaluations", [])),
         residual=statistics.median(residuals[-max(1, len(residuals) // 10) :]) if residuals else None,
         seconds=_elapsed(finite_points(log.get("seconds", []))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import inspect
 import os
 import socket
 import warnings
@@ -27,7 +28,8 @@ from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.callbacks import build_callbacks
 from qefpn.training.config import TrainConfig, named, require
-from qefpn.training.module import VALIDATED, SaliencyModule
+from qefpn.training.module import VALIDATED, SaliencyModule, Warmup
+from qefpn.training.optimizers import OPTIMIZERS, build_optimizer
 from qefpn.training.schedule import build_schedule
 from qefpn.training.tracking import LOGGERS, check_logger
 
@@ -74,21 +76,25 @@ def regularization_options(config: TrainConfig) -> dict[str, Any]:
 def build_module(config: TrainConfig) -> SaliencyModule:
     """The LightningModule of a run, with fresh weights drawn from ``config.seed``."""
     torch.manual_seed(config.seed)
-    return named(
-        "backbone, pyramid or decoder",
-        lambda: SaliencyModule(
-            network=network_options(config),
-            loss=loss_options(config),
-            optimizer=dataclasses.asdict(config.optimizer),
-            schedule=dict(config.schedule),
-            warmup=dataclasses.asdict(config.warmup),
-            protocol=config.protocol,
-            image_size=config.data.image_size,
-            seed=config.seed,
-            regularization=regularization_options(config),
-            max_skipped_steps=config.max_skipped_steps,
-        ),
+    return SaliencyModule(
+        named("backbone, pyramid or decoder", lambda: QEFPN(**network_options(config))),
+        loss=named("loss", lambda: build_loss(**loss_options(config))),
+        optimizer=named("optimizer", lambda: build_optimizer(**optimizer_options(config))),
+        scheduler=named("schedule", lambda: build_schedule(**config.schedule)),
+        warmup=Warmup(config.warmup.steps, config.warmup.layers),
+        protocol=config.protocol,
+        image_size=config.data.image_size,
+        seed=config.seed,
+        regularization=regularization_options(config),
+        max_skipped_steps=config.max_skipped_steps,
     )
+
+
+def optimizer_options(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of :func:`qefpn.training.optimizers.build_optimizer`: those that the optimizer has."""
+    options = dataclasses.asdict(config.optimizer)
+    known = inspect.signature(OPTIMIZERS.get(config.optimizer.name)).parameters
+    return {key: value for key, value in options.items() if key == "name" or key in known}
 
 
 def check(config: TrainConfig) -> None:

@@ -31,6 +31,9 @@ def to_maps(logits: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray
 
 
 @torch.no_grad()
-def predict_maps(network: QEFPN, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Saliency maps of images (B, 3, H, W), uint8 or floating-point in [0, 1], each at its own size."""
-    return to_maps(network(images), sizes)
+def predict_maps(
+    network: QEFPN, images: Tensor, sizes: Sequence[tuple[int, int]], unroll: int | None = None
+) -> list[np.ndarray]:
+    """Saliency maps of images (B, 3, H, W), uint8 or floating-point in [0, 1], each at its own size; ``unroll`` as
+    :meth:`QEFPN.run` has it."""
+    return to_maps(network.run(images, unroll=unroll).logits, sizes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,7 +21,7 @@ from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.training.checkpoint import OWN, is_validated, settle_loops
 from qefpn.training.inference import predict_maps
 from qefpn.training.memory import peak_memory_mb, reset_peak_memory
-from qefpn.training.muon import Muon
+from qefpn.training.optimizers import OptimizerFactory, parameter_groups, sgd
 from qefpn.training.schedule import build_schedule
 from qefpn.training.skipping import SkippedSteps
 from qefpn.version import __version__
@@ -36,48 +38,66 @@ REGULARIZATION: dict[str, Any] = {
 VALIDATED = ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure")
 
 
-class SaliencyModule(pl.LightningModule):
-    """Trains a :class:`qefpn.models.QEFPN`.
-
-    Every argument is a plain dictionary, so that a checkpoint holds plain values and tensors only.
+@dataclass(frozen=True)
+class Warmup:
+    """Weight-tied layers in place of the solver at the beginning.
 
     Args:
-        network: arguments of :class:`qefpn.models.QEFPN`.
-        loss: arguments of :func:`qefpn.losses.build_loss`.
-        optimizer: ``name`` (sgd, adamw or muon), ``lr``, ``backbone_lr_scale``, ``weight_decay``, ...
-        schedule: arguments of :func:`qefpn.training.schedule.build_schedule`.
-        warmup: ``steps`` optimizer steps during which ``layers`` weight-tied layers are unrolled.
-        protocol: of the validation metrics, ``f3net`` or ``pysod``.
+        steps: optimizer steps, from 0 on.
+        layers: applications of f_theta, from 1 on.
+    """
+
+    steps: int = 3000
+    layers: int = 5
+
+
+class SaliencyModule(pl.LightningModule):
+    """Trains, validates, tests and applies a :class:`qefpn.models.QEFPN`.
+
+    Args:
+        network: the network, or its arguments as plain values (``QEFPN.options``, which a checkpoint holds).
+        loss: maps and masks to a total and its terms, as :class:`qefpn.losses.SaliencyLoss` does; None: the paper's.
+        optimizer: makes an optimizer of groups of parameters (:func:`qefpn.training.optimizers.parameter_groups`), such
+            as ``functools.partial(torch.optim.AdamW, lr=1e-3)``; None: the paper's SGD.
+        scheduler: the factor of the peak rate as a function of the share of training done, in [0, 1], stepped each
+            optimizer step (:mod:`qefpn.training.schedule`); or ``functools.partial`` of a scheduler class of torch,
+            likewise stepped; None: the paper's.
+        warmup: weight-tied layers in place of the solver at the beginning.
+        protocol: of the metrics, ``f3net`` or ``pysod``.
         image_size: side of the pictures in validation and test, kept for whoever loads the checkpoint.
         seed: of the masks of the quasi residual.
         regularization: weights and settings of the pyramid's loss terms, keys of :data:`REGULARIZATION`; None, and
             keys that are not given, for all off.
         max_skipped_steps: a step whose loss or gradient is not finite is skipped; so many in a row end training.
+
+    A checkpoint holds plain values and tensors only: :func:`qefpn.load_model` makes the network of it, and
+    ``SaliencyModule.load_from_checkpoint(path)`` a module with the defaults of everything that is not given anew.
     """
 
     def __init__(
         self,
-        network: dict[str, Any],
-        loss: dict[str, Any],
-        optimizer: dict[str, Any],
-        schedule: dict[str, Any],
-        warmup: dict[str, int],
+        network: QEFPN | Mapping[str, Any],
+        loss: nn.Module | None = None,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        warmup: Warmup | None = None,
         protocol: str = "f3net",
         image_size: int = 352,
         seed: int = 0,
-        regularization: dict[str, Any] | None = None,
+        regularization: Mapping[str, Any] | None = None,
         max_skipped_steps: int = 10,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)  # loggers get the whole configuration, under its own names
-        self.network = QEFPN(**network)
-        self.criterion = build_loss(**loss)
+        self.network = network if isinstance(network, QEFPN) else QEFPN(**{**network, "weights": None})
+        kept = {"network": self.network.options, "protocol": protocol, "image_size": image_size, "seed": seed}
+        self.save_hyperparameters(kept, logger=False)  # loggers get the whole configuration, under its own names
+        self.criterion = build_loss("paper") if loss is None else loss
         self.val_metrics = SaliencyMetrics(protocol=protocol)
-        self.factor = build_schedule(**schedule)
-        self._optimizer = optimizer
-        self._warmup = warmup
+        self.optimizer = sgd if optimizer is None else optimizer
+        self.scheduler = build_schedule("linear") if scheduler is None else scheduler
+        self.warmup = Warmup() if warmup is None else warmup
         self._seed = seed
-        self._regularization = REGULARIZATION | (regularization or {})
+        self._regularization = REGULARIZATION | dict(regularization or {})
         self._output: NetworkOutput | None = None
         self._rate_groups: dict[str, int] = {"lr": 0}  # logged name → optimizer group that shows it
         self.validated_at = -1  # optimizer step of the last validation
@@ -85,7 +105,7 @@ class SaliencyModule(pl.LightningModule):
 
     def unrolled_layers(self) -> int | None:
         """Weight-tied layers of the warm-up, or None when the solver has taken over."""
-        return self._warmup["layers"] if self.global_step < self._warmup["steps"] else None
+        return self.warmup.layers if self.global_step < self.warmup.steps else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to logits (B, 1, H, W)."""
@@ -140,7 +160,8 @@ class SaliencyModule(pl.LightningModule):
         keys = batch["index"] + (self.global_step + 1) * 1_000_003 + self._seed * 7_919
         corrected = self._regularization["correction_weight"] > 0
         states = self._regularization["correction_states"] if corrected else 0
-        output = self.network.run(batch["image"], keys=keys, unroll=self.unrolled_layers(), intermediate=states)
+        layers = self.unrolled_layers()
+        output = self.network.run(batch["image"], keys=keys, unroll=layers, intermediate=states)
         loss, terms = self.criterion(
             output.logits, batch["mask"], side_logits=output.side_logits, edge_logits=output.edge_logits
         )
@@ -158,6 +179,7 @@ class SaliencyModule(pl.LightningModule):
             self.log(name, groups[index]["lr"], prog_bar=name == "lr")
         self._log_place(self.global_step)
         if output.solution is not None:
+            self.log("unrolled_layers", float(layers or 0))
             self._log_solve("solver", output.solution.stats, size)
         return loss
 
@@ -223,8 +245,9 @@ class SaliencyModule(pl.LightningModule):
         )
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """``maps``, uint8 (H, W) each, for callbacks that show some."""
-        maps = predict_maps(self.network, batch["image"], batch["size"])
+        """``maps``, uint8 (H, W) each, for callbacks that show some. During the warm-up of the network that is being
+        trained, the unrolled one, so that checkpoints are compared by what training made them for."""
+        maps = predict_maps(self.network, batch["image"], batch["size"], self.unrolled_layers())
         self.val_metrics.update(maps, [torch.as_tensor(mask, device=self.device) for mask in batch["mask"]])
         return {"maps": maps}
 
@@ -237,42 +260,15 @@ class SaliencyModule(pl.LightningModule):
             self.log(f"val_{name}", float(scores[name]), prog_bar=name in ("mae", "max_f"), rank_zero_only=False)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        options = self._optimizer
-        groups = parameter_groups(
-            self.network,
-            lr=options["lr"],
-            backbone_lr_scale=options["backbone_lr_scale"],
-            pyramid_lr_scale=options["pyramid_lr_scale"],
-            weight_decay=options["weight_decay"],
-            train_stem=options["train_stem"],
-            decay_norms=options["name"] == "sgd",
-        )
-        for part in ("pyramid", "backbone"):
-            own = {id(p) for p in getattr(self.network, part).parameters()}
-            for index, group in enumerate(groups):
-                if any(id(p) in own for p in group["params"]):
-                    self._rate_groups[f"lr_{part}"] = index
-                    break
-        optimizer: torch.optim.Optimizer
-        # One kernel for all parameters, where torch's default on a CPU takes a dozen small ones each: 30 ms a step for
-        # 3 M. On a GPU the default is as fast, and fused ones forbid to clip gradients under float16.
-        fused = True if self.device.type == "cpu" else None
-        if options["name"] == "sgd":
-            optimizer = torch.optim.SGD(
-                groups, lr=options["lr"], momentum=options["momentum"], nesterov=options["nesterov"], fused=fused
-            )
-        elif options["name"] == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options["betas"]), fused=fused)
-        elif options["name"] == "muon":
-            names = ("lr", "momentum", "nesterov")
-            optimizer = Muon(groups, betas=tuple(options["betas"]), **{name: options[name] for name in names})
+        optimizer = self.optimizer(parameter_groups(self.network))
+        for index, group in reversed(list(enumerate(optimizer.param_groups))):
+            if (part := group.get("part")) in ("pyramid", "backbone"):
+                self._rate_groups[f"lr_{part}"] = index
+        scheduler: Any = self.scheduler
+        if isinstance(getattr(scheduler, "func", scheduler), type):  # a class of torch
+            scheduler = scheduler(optimizer)
         else:
-            raise ValueError(f"unknown optimizer {options['name']!r}; there are: adamw, muon, sgd")
-        if fused:
-            # Lightning refuses to clip for optimizers that take scaled gradients, as fused ones can; none of ours are
-            # scaled on a CPU, and a scaler that finds the mark false unscales them itself.
-            optimizer._step_supports_amp_scaling = False  # type: ignore[union-attr]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.factor(self.progress()))
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.scheduler(self.progress()))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def progress(self) -> float:
@@ -281,36 +277,3 @@ class SaliencyModule(pl.LightningModule):
         if trainer is None:
             return 0.0
         return training_share(trainer, self.global_step)
-
-
-def parameter_groups(
-    network: QEFPN,
-    *,
-    lr: float,
-    backbone_lr_scale: float,
-    pyramid_lr_scale: float = 1.0,
-    weight_decay: float,
-    train_stem: bool,
-    decay_norms: bool,
-) -> list[dict[str, Any]]:
-    """Optimizer groups: the head first (so that group 0 shows its rate), then pyramid and backbone.
-
-    The stem stays out of the optimizer unless asked for; its ``requires_grad`` stays true, since DDP
-    and the gradient statistics expect every parameter. ``decay_norms=False`` spares norms and biases
-    the weight decay.
-    """
-    stem = set() if train_stem else {id(p) for p in network.backbone.stem_parameters()}
-    scales = {"head": 1.0, "pyramid": pyramid_lr_scale, "backbone": backbone_lr_scale}
-    part_of = {id(p): part for part in ("pyramid", "backbone") for p in getattr(network, part).parameters()}
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {
-        (part, decay): [] for part in scales for decay in (True, False)
-    }
-    for parameter in network.parameters():
-        if id(parameter) not in stem:
-            part = part_of.get(id(parameter), "head")
-            groups[part, decay_norms or parameter.ndim > 1].append(parameter)
-    return [
-        {"params": parameters, "lr": lr * scales[part], "weight_decay": weight_decay if decay else 0.0}
-        for (part, decay), parameters in groups.items()
-        if parameters
-    ]

@@ -96,7 +96,9 @@ def fit(
             except SystemExit:  # Lightning's answer to Ctrl-C
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 raise KeyboardInterrupt from None
-            except RuntimeError as error:
+            except UserError:
+                raise
+            except Exception as error:
                 raise_loader_error(error)
                 raise_lost_process(error, trainer.world_size, config.trainer.rank_timeout, checkpoints / "last.ckpt")
                 raise
