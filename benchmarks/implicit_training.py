@@ -17,7 +17,6 @@ from torchdeq_adapter import TorchdeqPyramid
 
 from qefpn.commands.overrides import compose_config
 from qefpn.data.synthetic import render
-from qefpn.data.transforms import normalize
 from qefpn.implicit import Adjoint, Broyden, ImplicitAdjoint, ShineAdjoint
 from qefpn.training.build import build_module
 from qefpn.training.config import TrainConfig, typed
@@ -44,9 +43,9 @@ def configuration() -> TrainConfig:
 
 
 def batches(options: Options) -> list[Batch]:
-    """Synthetic pictures (B, 3, S, S), normalised, and masks (B, 1, S, S), in memory."""
+    """Synthetic pictures (B, 3, S, S), uint8, and masks (B, 1, S, S), in memory."""
     drawn = [render(0, index, options.picture_size) for index in range(options.pictures)]
-    images = normalize(torch.from_numpy(np.stack([image for image, _ in drawn])))
+    images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2)
     masks = torch.from_numpy(np.stack([mask for _, mask in drawn]))[:, None].float() / 255.0
     size = options.batch
     starts = range(0, options.pictures - size + 1, size)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from qefpn.data import SaliencyDataModule
 from qefpn.losses import build_loss
 from qefpn.metrics import SaliencyMetrics
+from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from qefpn.training.inference import to_maps
 
 
@@ -29,7 +30,7 @@ def double_conv(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Images (B, 3, H, W) to logits (B, 1, H, W); five levels below a strided stem."""
+    """uint8 images (B, 3, H, W) to logits (B, 1, H, W); five levels below a strided stem."""
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128, 192)) -> None:
         super().__init__()
@@ -40,7 +41,8 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(widths[0], 1, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        x, skips = self.stem(images), []
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        x, skips = self.stem((images / 255 - mean) / std), []
         for number, block in enumerate(self.down):
             x = block(x if number == 0 else F.max_pool2d(x, 2))
             skips.append(x)

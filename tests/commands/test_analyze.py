@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from qefpn.cli import main
-from qefpn.data import find_pairs, normalize, read_image
+from qefpn.data import find_pairs, read_image
 from qefpn.data.transforms import TestTransform
 from qefpn.implicit import Broyden, Equilibrium, QuasiEquilibrium, Unroll, fixed_point
 from qefpn.models import QEFPN
@@ -57,7 +57,8 @@ def trained(run: Path, data_root: Path) -> tuple[QEFPN, Levels]:
     network = load_trained(run / "checkpoints" / "best.ckpt").network
     pictures = [read_image(pair.image) for pair in find_pairs(data_root / "SYN-TE")]
     resized = [torch.from_numpy(TestTransform(64)(picture)) for picture in pictures]
-    return network, network.fusion(network.neck(network.backbone(normalize(torch.stack(resized)))))
+    images = network.normalized(torch.stack(resized).permute(0, 3, 1, 2))
+    return network, network.fusion(network.neck(network.backbone(images)))
 
 
 def test_depth_is_f_applied_so_many_times(tiny_run: Path, data_root: Path, tmp_path: Path) -> None:

@@ -18,7 +18,18 @@ from qefpn.training.build import check
 from qefpn.training.config import TrainConfig, typed
 
 GROUPS = (
-    *("adjoint", "backbone", "data", "decoder", "edge_filter", "experiment", "logger", "loss", "optimizer"),
+    *(
+        "adjoint",
+        "backbone",
+        "callbacks",
+        "data",
+        "decoder",
+        "edge_filter",
+        "experiment",
+        "logger",
+        "loss",
+        "optimizer",
+    ),
     *("pyramid", "residual", "schedule", "solver", "trainer"),
 )
 OPTIONS = [f"{group}={option}" for group in GROUPS for option in group_options(group)]

@@ -6,25 +6,14 @@ import albumentations as A  # noqa: N812
 import cv2
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 from tests.data.pictures import blob, picture
 
-from qefpn.data import RandomTrim, TestTransform, TrainTransform, denormalize, normalize
+from qefpn.data import RandomTrim, TestTransform, TrainTransform
 from qefpn.data.transforms import build_transform
 from qefpn.errors import UserError
 
 IMAGE, MASK = picture(1, 80, 120), blob(1, 80, 120)
-
-
-def test_normalize_is_albumentations_normalize() -> None:
-    batch = torch.from_numpy(np.stack([IMAGE, IMAGE[:, ::-1]]))
-    ours = normalize(batch)
-    theirs = np.stack([A.Normalize()(image=image)["image"] for image in batch.numpy()])
-    assert ours.dtype == torch.float32 and ours.is_contiguous()
-    np.testing.assert_allclose(ours.numpy(), theirs.transpose(0, 3, 1, 2), atol=2e-6)
-    assert torch.equal(normalize(batch[0]), ours[0])
-    assert torch.equal(denormalize(ours), batch.permute(0, 3, 1, 2))
 
 
 def test_trim_takes_up_to_an_eighth_evenly() -> None:

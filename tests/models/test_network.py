@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import albumentations as A  # noqa: N812
+import numpy as np
 import pytest
 import torch
 
@@ -209,3 +211,28 @@ def test_impossible_images() -> None:
         network(torch.zeros(1, 1, 64, 64))
     with pytest.raises(ValueError, match="unroll"):
         small().run(images(), unroll=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pictures_are_normalised_as_albumentations_does(layout: torch.memory_format) -> None:
+    network = small()
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), dtype=np.uint8)
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    want = np.stack([A.Normalize()(image=picture)["image"] for picture in pictures]).transpose(0, 3, 1, 2)
+    for given in (images, images.float() / 255, images.double() / 255):
+        found = network.normalized(given)
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found.numpy(), want, atol=2e-6)
+    assert torch.equal(images.permute(0, 2, 3, 1), torch.from_numpy(pictures))  # which are as they were
+    network.mean.fill_(0.5)
+    network.std.fill_(0.25)
+    torch.testing.assert_close(network.normalized(images), images / 255 * 4 - 2)
+
+
+def test_bytes_and_floats_give_the_same_logits() -> None:
+    network = small().eval()
+    pictures = torch.randint(256, (2, 3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(network(pictures), network(pictures.float() / 255), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"images: uint8 .* not torch\.int64"):
+        network(pictures.long())

@@ -147,19 +147,21 @@ def log_rows(directory: Path) -> list[dict[str, str]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, buffers, optimizer, schedule, place and log of two runs are equal, to the bit; best.ckpt's too."""
+    """Weights, averages, buffers, optimizer, schedule, place and log of two runs are equal to the bit; best.ckpt's."""
     for name in ("last", "best"):
         paths = [run / "checkpoints" / f"{name}.ckpt" for run in (one, other)]
         assert paths[0].exists() == paths[1].exists(), name
         if not paths[0].exists():
             continue
         first, second = (torch.load(path, weights_only=True) for path in paths)
-        assert first["state_dict"].keys() == second["state_dict"].keys()
+        assert first.keys() == second.keys()
         assert len(first["state_dict"]) > 50
-        unequal = [
-            key for key, value in first["state_dict"].items() if not torch.equal(value, second["state_dict"][key])
-        ]
-        assert not unequal, unequal[:5]
+        for part in ("state_dict", "current_model_state", "averaging_state"):
+            assert (part in first) == (part == "state_dict" or "current_model_state" in first)
+            mine, theirs = first.get(part, {}), second.get(part, {})
+            assert mine.keys() == theirs.keys()
+            unequal = [key for key, value in mine.items() if not torch.equal(value, theirs[key])]
+            assert not unequal, (part, unequal[:5])
         for key in ("global_step", "epoch", "SaliencyDataModule", "lr_schedulers"):
             assert first[key] == second[key], (name, key)
         for key in ("place", "validated", "skipped_steps", "version"):

@@ -28,6 +28,7 @@ RUNS = {
     "steps, accumulation of 2": ["trainer.max_steps=8", "trainer.accumulate_grad_batches=2"],
     "steps, no validation": [*STEPS, "data.val_fraction=0"],
     "epochs, validation each second": [*EPOCHS, "trainer.check_val_every_n_epoch=2"],
+    "epochs, averaged weights": [*EPOCHS, "callbacks=ema", "data.num_workers=1"],
     "epochs, growing sizes": [*EPOCHS, "data.progressive=0.75", "data.scales=[32,48,64]", "data.num_workers=1"],
 }
 
@@ -49,7 +50,7 @@ def test_killed_at_random_moments(name: str, tmp_path: Path, data_root: Path) ->
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
-@pytest.mark.parametrize("name", ["steps", "epochs, 1 worker", "epochs, accumulation of 2"])
+@pytest.mark.parametrize("name", ["steps", "epochs, 1 worker", "epochs, accumulation of 2", "epochs, averaged weights"])
 def test_ended_by_signals_at_random_moments(name: str, tmp_path: Path, data_root: Path) -> None:
     """SIGTERM, Ctrl-C and SIGUSR1 in turn; nothing of what was done is done again."""
     given = options(name)

@@ -164,6 +164,7 @@ def spoils(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         state = {key: value.clone() for key, value in self.state_dict().items()}
         plan["before"].setdefault(self.global_step, state)
         if self.global_step in plan["at"]:
+            batch["image"] = batch["image"] / 255
             batch["image"][0, 0, 3, 3] = float("nan")
         return step(self, batch, batch_idx)
 

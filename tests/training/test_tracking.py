@@ -376,11 +376,13 @@ def test_what_cannot_work_is_told_before_anything_runs(monkeypatch: pytest.Monke
 def test_a_panel_shows_all_parts_at_one_size() -> None:
     mask = np.zeros((300, 600), np.uint8)
     mask[100:200, 200:400] = 255
-    grey = torch.full((3, 64, 64), -3.0)
-    panel = make_panel("one", grey, torch.from_numpy(mask), mask, "prewitt")
+    black = torch.zeros((3, 64, 64), dtype=torch.uint8)
+    black[0, :, 32:] = 200
+    panel = make_panel("one", black, torch.from_numpy(mask), mask, "prewitt")
     assert panel.picture.shape == (LONGEST // 2, LONGEST, 3)
     assert {part.shape for part in (panel.mask, panel.prediction, panel.edges)} == {(LONGEST // 2, LONGEST)}
-    assert panel.picture.max() == 0  # far below the mean is black
+    assert panel.picture[:, : LONGEST // 2 - 8].max() == 0
+    assert np.array_equal(panel.picture[64, -1], (200, 0, 0))  # red stays red
     assert panel.edges.max() == 255
     assert panel.edges[:20].max() == 0
     wanted = edges(torch.from_numpy(panel.prediction)[None, None] / 255, "prewitt")[0, 0] * 255 * 2**0.5

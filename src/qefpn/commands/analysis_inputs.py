@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qefpn.commands.prepare import places
 from qefpn.commands.run_config import run_config
-from qefpn.data import normalize, read_image
+from qefpn.data import read_image
 from qefpn.data.survey import describe, locate
 from qefpn.data.synthetic import render
 from qefpn.data.transforms import TestTransform
@@ -84,7 +84,7 @@ class Pictures:
         return len(self._sources)
 
     def __iter__(self) -> Iterator[tuple[list[Named], list[int], torch.Tensor]]:
-        """Names, numbers and normalised images (B, 3, side, side)."""
+        """Names, numbers and uint8 images (B, 3, side, side)."""
         resize = TestTransform(self.side)
         for start in range(0, len(self), self.batch_size):
             names, numbers, images = [], [], []
@@ -100,7 +100,7 @@ class Pictures:
                 numbers.append(number)
                 images.append(torch.from_numpy(resize(image)))
             if images:
-                yield names, numbers, normalize(torch.stack(images))
+                yield names, numbers, torch.stack(images).permute(0, 3, 1, 2)
 
 
 def _set_names(options: DictConfig) -> list[str] | None:

@@ -19,19 +19,13 @@ if TYPE_CHECKING:
     from qefpn.data.survey import DataReport, SetReport, describe
     from qefpn.data.synthetic import synthesize
     from qefpn.data.transforms import (
-        IMAGENET_MEAN,
-        IMAGENET_STD,
         RandomTrim,
         TestTransform,
         TrainTransform,
-        denormalize,
-        normalize,
     )
 
 __all__ = [
     "DATASETS",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "DataReport",
     "Finding",
     "MultiScaleBatchSampler",
@@ -48,10 +42,8 @@ __all__ = [
     "TrainTransform",
     "collate_test",
     "collate_train",
-    "denormalize",
     "describe",
     "find_pairs",
-    "normalize",
     "official",
     "read_image",
     "read_mask",
@@ -69,13 +61,9 @@ _MODULES = {
     "survey": ("DataReport", "SetReport", "describe"),
     "synthetic": ("synthesize",),
     "transforms": (
-        "IMAGENET_MEAN",
-        "IMAGENET_STD",
         "RandomTrim",
         "TestTransform",
         "TrainTransform",
-        "denormalize",
-        "normalize",
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -42,9 +42,9 @@ class SaliencyDataModule(pl.LightningDataModule):
     itself be the set (:func:`qefpn.data.survey.locate`). Every picture is checked before training
     (:func:`qefpn.data.integrity.check_pairs`).
 
-    Training batches: ``image`` float32 (B, 3, S, S), ImageNet-normalised, ``mask`` float32 (B, 1, S, S) in
-    [0, 1], ``name`` and ``dataset`` lists of B strings, ``index`` int64 (B,); S differs from batch to batch.
-    Validation and test batches: ``image`` (B, 3, image_size, image_size); ``mask`` a list of uint8 (H_i, W_i)
+    Training batches: ``image`` uint8 (B, 3, S, S), RGB, ``mask`` float32 (B, 1, S, S) in [0, 1],
+    ``name`` and ``dataset`` lists of B strings, ``index`` int64 (B,); S differs from batch to batch.
+    Validation and test batches: ``image`` uint8 (B, 3, image_size, image_size); ``mask`` a list of uint8 (H_i, W_i)
     at their own sizes and ``size`` their (H_i, W_i). There is one test loader a set, in the order of
     ``test_names``.
 
@@ -315,12 +315,12 @@ class SaliencyDataModule(pl.LightningDataModule):
     # ------------------------------------------------------------------ loaders
 
     def _workers(self, pictures: int, side: int) -> int:
-        """Loading processes for batches of so many pictures of ``side`` pixels: four float32 channels each."""
+        """Loading processes for batches of so many pictures of ``side`` pixels: three bytes and a float32 each."""
         return worker_count(
             self.num_workers,
             cached=self.cache == "ram",
             world_size=ranks(self.trainer)[1],
-            batch_bytes=16 * pictures * side * side,
+            batch_bytes=7 * pictures * side * side,
         )
 
     def train_dataloader(self) -> ResumableLoader:

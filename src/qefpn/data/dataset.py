@@ -15,7 +15,7 @@ from qefpn.data.cache import PictureCache
 from qefpn.data.layouts import Pair, find_pairs
 from qefpn.data.reading import read_image, read_mask
 from qefpn.data.sampler import SampleKey
-from qefpn.data.transforms import TestTransform, TrainTransform, normalize
+from qefpn.data.transforms import TestTransform, TrainTransform
 
 __all__ = ["SaliencyDataset", "collate_test", "collate_train", "limit_threads", "start_worker"]
 
@@ -66,8 +66,7 @@ class SaliencyDataset(Dataset[Sample]):
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """One sample: ``image`` uint8 (h, w, 3), ``mask`` uint8 (h, w), ``name``, ``index``, ``dataset`` and
-        ``size``, the (H, W) of the mask as stored. Collating normalises (:func:`collate_train`,
-        :func:`collate_test`)."""
+        ``size``, the (H, W) of the mask as stored."""
         if not isinstance(key, SampleKey):
             index = int(key)
             if not -len(self) <= index < len(self):
@@ -93,7 +92,7 @@ class SaliencyDataset(Dataset[Sample]):
 def _common(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     images = torch.from_numpy(np.stack([sample["image"] for sample in samples]))
     return {
-        "image": normalize(images),
+        "image": images.permute(0, 3, 1, 2),  # as they lie in memory, which is channels last
         "name": [sample["name"] for sample in samples],
         "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64),
         "dataset": [sample["dataset"] for sample in samples],
@@ -101,7 +100,7 @@ def _common(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def collate_train(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A training batch: ``image`` float32 (B, 3, S, S) normalised, ``mask`` float32 (B, 1, S, S) in [0, 1],
+    """A training batch: ``image`` uint8 (B, 3, S, S), ``mask`` float32 (B, 1, S, S) in [0, 1],
     ``name`` and ``dataset`` lists of B strings, ``index`` int64 (B,)."""
     masks = torch.from_numpy(np.stack([sample["mask"] for sample in samples]))
     return _common(samples) | {"mask": masks.unsqueeze(1).to(torch.float32).div_(255.0)}

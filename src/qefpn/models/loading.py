@@ -13,6 +13,8 @@ from qefpn.models.network import QEFPN
 from qefpn.models.weights import read_checkpoint
 
 PREFIX = "network."
+FILLED_IN = (f"{PREFIX}mean", f"{PREFIX}std")
+"""Entries that the network fills in where a checkpoint of an earlier version lacks them."""
 
 
 def load_model(path: str | Path) -> QEFPN:

@@ -25,7 +25,7 @@ from qefpn.implicit import (
     build_solver,
     describe,
 )
-from qefpn.models.backbone import build_backbone
+from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from qefpn.models.decoder import DECODERS
 from qefpn.models.fusion import FullyConnectedFusion
 from qefpn.models.layers import (
@@ -72,7 +72,7 @@ class QEFPN(nn.Module):
     """Quasi-equilibrium feature pyramid network (Song et al.; paper, section III).
 
     Args:
-        backbone: a torchvision model ("resnet50") or "timm/NAME".
+        backbone: a torchvision model ("resnet50"), "timm/NAME" or "efficientnet_lite0" to "efficientnet_lite2".
         weights: of the backbone: ``None``, "DEFAULT" or a local file.
         backbone_options: further arguments of a timm model, such as ``channels`` of its stages.
         channels: channels of every pyramid level.
@@ -98,8 +98,9 @@ class QEFPN(nn.Module):
         ValueError: an impossible value; the message names the argument.
         UserError: an unknown backbone, or weights that fail to download or to fit.
 
-    The default has 27,819,393 parameters. Images are (B, 3, H, W), normalised with ImageNet's mean and
-    standard deviation, any H, W ≥ 32.
+    The default has 27,819,393 parameters. Images are RGB, (B, 3, H, W) with any H, W ≥ 32: uint8 from 0 to 255, or
+    floating-point from 0 to 1. The network normalises them itself, by its buffers ``mean`` and ``std``, which are
+    those of the backbone's weights.
     """
 
     def __init__(
@@ -160,6 +161,10 @@ class QEFPN(nn.Module):
                 transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval, start=start
             )
         self.backbone = build_backbone(backbone, levels, weights, backbone_options)
+        self.mean: Tensor
+        self.std: Tensor
+        for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1))
         self.neck = Neck(self.backbone.channels, channels)
         self.fusion = FullyConnectedFusion(channels, levels, batch_norm, activation)
         kaiming_(self.fusion)
@@ -182,8 +187,14 @@ class QEFPN(nn.Module):
             self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → saliency logits (B, 1, H, W)."""
+        """Images (B, 3, H, W), uint8 or floating-point in [0, 1] → saliency logits (B, 1, H, W)."""
         return self.run(images).logits
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), uint8 or floating-point in [0, 1], as the backbone takes them: floating-point, without
+        ``mean``, over ``std``."""
+        scale = 1 / (255 * self.std if images.dtype == torch.uint8 else self.std)
+        return images.to(self.mean.dtype) * scale - self.mean / self.std
 
     def run(
         self,
@@ -197,23 +208,25 @@ class QEFPN(nn.Module):
         """A forward pass with everything that training wants to see.
 
         Args:
-            images: (B, 3, H, W), H and W at least 32.
+            images: (B, 3, H, W), uint8 or floating-point in [0, 1], H and W at least 32.
             keys: one int64 key a sample that seeds the residual's mask, (B,).
             unroll: take this many weight-tied layers with plain autograd in place of solving (the warm-up).
             start: where the solve starts: ``state`` of the former frame's output, for a video.
             intermediate: iterates of the solve to decode into ``intermediate_logits``.
 
         Raises:
-            ValueError: images of another shape, or smaller.
+            ValueError: images of another shape or type, or smaller.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: (B, 3, H, W) is needed, not {tuple(images.shape)}")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"images: uint8 (0 to 255) or floating-point (0 to 1) is needed, not {images.dtype}")
         size = images.shape[-2:]
         if min(size) < SMALLEST:
             raise ValueError(f"images: height and width of at least {SMALLEST} are needed, not {size[0]}x{size[1]}")
         if unroll is not None and unroll < 1:
             raise ValueError(f"unroll: at least one layer is needed, not {unroll}")
-        reduced = self.neck(self.backbone(images))
+        reduced = self.neck(self.backbone(self.normalized(images)))
         reduced = tuple(
             # a backbone of one resolution throughout; the others are of their level's size already
             x if stride == 2**level else resize(x, [-(-side // 2**level) for side in size])
@@ -245,6 +258,12 @@ class QEFPN(nn.Module):
             state = self.adapter(state)
         features, sides = self.decoder(state)
         return resize(self.head(features), size), sides
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Fill in what weights of versions up to 0.1.0 lack: pictures were normalised elsewhere, as ImageNet's are."""
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            state_dict.setdefault(prefix + name, torch.tensor(values).view(3, 1, 1))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by part, f_theta by its own three parts, and their ``total``; absent parts are left

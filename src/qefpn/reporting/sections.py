@@ -14,7 +14,7 @@ from qefpn.reporting.tables import METRICS, Metric, finite, floor_label
 INTERESTING = (
     "data", "data.root", "data.train", "data.test", "data.image_size", "data.scales", "data.batch_size",
     "data.val_fraction", "backbone", "backbone.weights", "pyramid", "decoder", "solver", "residual",
-    "adjoint", "warmup", "edge_filter", "loss", "optimizer", "schedule", "trainer.max_epochs",
+    "adjoint", "warmup", "edge_filter", "loss", "optimizer", "schedule", "callbacks", "trainer.max_epochs",
     "trainer.max_steps", "trainer.max_time", "trainer.precision", "trainer.accumulate_grad_batches",
     "trainer.devices", "protocol", "seed", "resume",
 )  # fmt: skip

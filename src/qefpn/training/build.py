@@ -24,7 +24,9 @@ from qefpn.errors import UserError
 from qefpn.implicit import build_adjoint, build_residual, build_solver
 from qefpn.losses import build_loss
 from qefpn.models import QEFPN
+from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.weights import read_checkpoint
+from qefpn.training.callbacks import build_callbacks
 from qefpn.training.config import TrainConfig, named, require
 from qefpn.training.module import VALIDATED, SaliencyModule, Warmup
 from qefpn.training.optimizers import OPTIMIZERS, build_optimizer
@@ -106,6 +108,7 @@ def check(config: TrainConfig) -> None:
         require(number or key == "name", f"loss.{key} must be a number, not {value!r}")
     named("loss", lambda: build_loss(**loss_options(config)))
     named("schedule", lambda: build_schedule(**config.schedule))
+    named("callbacks", lambda: build_callbacks(**config.callbacks))
     _check_data(config)
     _check_rest(config)
     _check_trainer(config)
@@ -222,6 +225,8 @@ def _check_files(config: TrainConfig) -> None:
         weights in (None, "DEFAULT") or Path(str(weights)).is_file(),
         f"backbone.weights={weights}: there is no such file; null and DEFAULT are the other choices",
     )
+    if weights == "DEFAULT" and config.backbone.name in PACKAGED:
+        packaged_weights(config.backbone.name)
     check_logger(config)
 
 

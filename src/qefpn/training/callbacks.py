@@ -1,14 +1,38 @@
-"""Callbacks: the progress shown in a terminal or as lines in a log."""
+"""Callbacks: those that the group ``callbacks`` names, and the progress shown in a terminal or as lines in a log."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+
+from qefpn.training.averaging import AveragedWeights
+
+
+def _ema(decay: float = 0.999) -> list[Callback]:
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+        raise ValueError(f"decay must be in [0, 1), not {decay!r}")
+    return [AveragedWeights(decay)]
+
+
+CALLBACKS: dict[str, Callable[..., list[Callback]]] = {"none": lambda: [], "ema": _ema}
+
+
+def build_callbacks(name: str = "none", **options: Any) -> list[Callback]:
+    """The callbacks of the group ``callbacks``: a name of :data:`CALLBACKS` and its options.
+
+    Raises:
+        ValueError: an unknown name, or an impossible value.
+        TypeError: an option that the callback does not have.
+    """
+    if name not in CALLBACKS:
+        raise ValueError(f"there are {', '.join(CALLBACKS)}, not {name!r}")
+    return CALLBACKS[name](**options)
 
 
 class ProgressLines(Callback):

@@ -34,5 +34,6 @@ def to_maps(logits: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray
 def predict_maps(
     network: QEFPN, images: Tensor, sizes: Sequence[tuple[int, int]], unroll: int | None = None
 ) -> list[np.ndarray]:
-    """Saliency maps of normalised images (B, 3, H, W), each at its own size; ``unroll`` as :meth:`QEFPN.run` has it."""
+    """Saliency maps of images (B, 3, H, W), uint8 or floating-point in [0, 1], each at its own size; ``unroll`` as
+    :meth:`QEFPN.run` has it."""
     return to_maps(network.run(images, unroll=unroll).logits, sizes)

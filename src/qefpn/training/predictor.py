@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from qefpn.data import TestTransform, normalize
+from qefpn.data import TestTransform
 from qefpn.data.files import ZipMember
 from qefpn.data.reading import on_white, read_image, to_rgb
 from qefpn.errors import UserError
@@ -143,7 +143,7 @@ class Predictor:
         if not images:
             return []
         resized = [torch.from_numpy(self._resize(image)) for image in images]
-        inputs = normalize(torch.stack(resized))
+        inputs = torch.stack(resized).permute(0, 3, 1, 2)
         return predict_maps(self.network, inputs.to(self.device), [image.shape[:2] for image in images])
 
 

@@ -94,8 +94,9 @@ def _steps(budget: int | None) -> str:
 
 
 def pictures(batch: int, size: int, device: torch.device) -> Tensor:
-    """(batch, 3, size, size) of standard normal noise, the same each time: time does not depend on what is seen."""
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    """(batch, 3, size, size) of noise, uint8, the same each time: time does not depend on what is seen."""
+    noise = torch.Generator().manual_seed(0)
+    return torch.randint(256, (batch, 3, size, size), generator=noise, dtype=torch.uint8).to(device)
 
 
 def one_picture(
@@ -106,7 +107,7 @@ def one_picture(
 
     def backbone() -> None:
         with torch.no_grad():
-            network.backbone(images)
+            network.backbone(network.normalized(images))
 
     def forward(budget: int | None) -> Callable[[], None]:
         def run() -> None:

@@ -21,11 +21,11 @@ from qefpn.data import SaliencyDataModule
 from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
 from qefpn.models import load_model
-from qefpn.models.loading import PREFIX
+from qefpn.models.loading import FILLED_IN, PREFIX
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.build import build_module, check_port, trainer_options
-from qefpn.training.callbacks import progress_callback
+from qefpn.training.callbacks import build_callbacks, progress_callback
 from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, checkpoints_of, is_validated
 from qefpn.training.config import TrainConfig, typed
 from qefpn.training.evaluation import Predictor, write_json
@@ -85,7 +85,9 @@ def fit(
         start_from(module, Path(config.init))
     checkpoints = directory / "checkpoints"
     resumed = None if config.resume is None else Path(config.resume).expanduser()
-    state = None if resumed is None else check_checkpoint(resumed, module)
+    state = (
+        None if resumed is None else check_checkpoint(resumed, module, averaged=config.callbacks.get("name") == "ema")
+    )
     trainer = build_trainer(config, directory, tracking, state, ablation)
     check_port(trainer.world_size, os.environ)
     checkpoints.mkdir(exist_ok=True)
@@ -234,6 +236,7 @@ def build_trainer(
     options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
     if limit is not None:
         callbacks.append(SharedTimer(duration=limit, verbose=False))
+    callbacks += build_callbacks(**config.callbacks)  # before what saves: a step is whole when they have seen it
     callbacks.append(ConfigInCheckpoint(config_content(config, ablation)))
     callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
     if tracking.trackers and config.logger.pictures:
@@ -345,16 +348,23 @@ def start_from(module: SaliencyModule, path: Path) -> None:
         ) from None
 
 
-def check_checkpoint(path: Path, module: SaliencyModule) -> dict[str, Any]:
+def check_checkpoint(path: Path, module: SaliencyModule, *, averaged: bool = False) -> dict[str, Any]:
     """The content of a checkpoint that a run can go on from.
 
+    Args:
+        path: the checkpoint.
+        module: that is to go on.
+        averaged: whether the run averages its weights.
+
     Raises:
-        UserError: it is none of ours, of a network of another shape, or of a version that kept no place.
+        UserError: it is none of ours, of a network of another shape, of a version that kept no place, or holds averaged
+            weights for a run that averages none.
     """
     content: dict[str, Any] = read_checkpoint(path)
     state = content.get("state_dict", {})
-    shapes = {key: value.shape for key, value in state.items() if key.startswith(PREFIX)}
-    if shapes != {key: value.shape for key, value in module.state_dict().items() if key.startswith(PREFIX)}:
+    given, own = ({k: v.shape for k, v in s.items() if k.startswith(PREFIX)} for s in (state, module.state_dict()))
+    # the network fills in how pictures are normalised, which earlier versions did not keep
+    if given != {key: shape for key, shape in own.items() if key in given or key not in FILLED_IN}:
         raise UserError(
             f"resume={path} holds a network of another shape: give its run's options (config.yaml beside it)"
         )
@@ -363,6 +373,8 @@ def check_checkpoint(path: Path, module: SaliencyModule) -> dict[str, Any]:
             f"resume={path} was written by an earlier version and does not say exactly where to go on: "
             f"init={path} starts a fresh run from its weights"
         )
+    if "averaging_state" in content and not averaged:
+        raise UserError(f"resume={path} holds averaged weights beside those that were trained: give callbacks=ema")
     return content
 
 

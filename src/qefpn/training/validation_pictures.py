@@ -13,7 +13,6 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from qefpn.data import denormalize
 from qefpn.losses import edges
 
 LONGEST = 256
@@ -46,7 +45,7 @@ def make_panel(name: str, image: Tensor, mask: Any, prediction: np.ndarray, edge
 
     Args:
         name: of the picture.
-        image: normalised (3, S, S), any device.
+        image: uint8 (3, S, S), any device.
         mask: uint8 (H, W), array or tensor.
         prediction: uint8 (H, W).
         edge_filter: a name of ``qefpn.losses.EDGE_FILTERS``.
@@ -59,7 +58,7 @@ def make_panel(name: str, image: Tensor, mask: Any, prediction: np.ndarray, edge
         shrinks = array.shape[0] >= size[1] and array.shape[1] >= size[0]
         return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 
-    picture = np.ascontiguousarray(denormalize(image.detach()).permute(1, 2, 0).cpu().numpy())
+    picture = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
     small = shrunk(prediction)
     # √2: the loss reads 1/√2 on a straight step, so that diagonal ones stay within 1
     drawn = edges(torch.from_numpy(small)[None, None].float() / 255, edge_filter) * 2**0.5
