@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qefpn.commands.named_classes import refuse_foreign_classes
+from qefpn.commands.named_classes import refuse_foreign_classes, refuse_foreign_packages
 from qefpn.commands.sweep_rows import OWN_KEYS, ablation_name, check_axes, row_label, with_layers, with_row
 from qefpn.errors import UserError
 
@@ -98,6 +98,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
         except HydraException as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise UserError(f"{argument}: the value cannot be read ({reason}); quotes may help") from None
+    refuse_foreign_packages(parsed)
     return quoted, parsed
 
 

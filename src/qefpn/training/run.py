@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -25,7 +26,7 @@ from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
 from qefpn.models import load_model
 from qefpn.models.loading import PREFIX
-from qefpn.models.weights import read_checkpoint
+from qefpn.models.weights import read_checkpoint, refuse_named_classes
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.build import build_module, check_port, trainer_options
 from qefpn.training.callbacks import progress_callback
@@ -255,18 +256,27 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UserError: no YAML, or keys and values that this version does not know.
     """
-    return config_of(_read_yaml(path))
+    return config_of(_read_yaml(path), path)
 
 
-def config_of(content: Any) -> TrainConfig:
+def config_of(content: Any, path: Path) -> TrainConfig:
     """The plain values of a config.yaml, or of a checkpoint, as a configuration.
 
+    Args:
+        content: mappings, lists and plain values.
+        path: the file that they are from, for the error messages.
+
     Raises:
-        UserError: keys and values that this version does not know.
+        UserError: keys and values that this version does not know; a class that is named; no mapping at all.
     """
-    if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key != "ablation"}
-    return typed(OmegaConf.create(_plain(content)))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no configuration of qefpn train")
+    refuse_named_classes(content, path)
+    try:
+        config = OmegaConf.create(_plain({key: value for key, value in content.items() if key != "ablation"}))
+    except OmegaConfBaseException as error:  # tensors, sets and the like
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
+    return typed(config)
 
 
 def read_ablation(path: Path) -> dict[str, Any] | None:
