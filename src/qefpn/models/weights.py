@@ -32,7 +32,8 @@ def read_checkpoint(path: str | Path) -> Any:
         raise UserError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from error
 
 
-DEEPEST = 20
+DEEPEST, MOST = 20, 100_000
+"""Levels and values of a configuration at most."""
 
 
 def refuse_named_classes(content: Any, path: str | Path) -> None:
@@ -46,9 +47,11 @@ def refuse_named_classes(content: Any, path: str | Path) -> None:
         UserError: one line with the key; or the content is nested without end.
     """
     waiting: list[tuple[str, Any, int]] = [("", content, 0)]
+    seen = 0
     while waiting:
         prefix, node, depth = waiting.pop()
-        if depth > DEEPEST:  # a pickle may hold itself
+        seen += 1
+        if depth > DEEPEST or seen > MOST:  # a pickle may hold itself; so may YAML, and one part ten times, ten times
             raise UserError(f"{path}: {prefix[:60]}... is nested too deeply for a configuration")
         if isinstance(node, Mapping):
             for key, value in node.items():

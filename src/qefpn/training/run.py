@@ -227,7 +227,18 @@ def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | 
         ablation: ``name``, ``table``, ``row`` and ``place`` of a run that is a row of an ablation; kept under
             the key ``ablation``.
     """
-    write_whole(path, yaml.safe_dump(config_content(config, ablation), sort_keys=False, allow_unicode=True))
+    content = config_content(config, ablation)
+    write_whole(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML writes a NEL as it is, and reads it as a blank; quoted like this it is an escape."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if "\x85" in data else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def config_content(config: TrainConfig, ablation: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -289,7 +300,7 @@ def read_ablation(path: Path) -> dict[str, Any] | None:
 def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):  # no text; a 30th of February; brackets without end
         raise UserError(f"{path} is no YAML file") from None
 
 
