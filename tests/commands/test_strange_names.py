@@ -54,10 +54,18 @@ def test_every_command(
     monkeypatch.chdir(tmp_path)
     home = Path(folder)  # relative: values begin with a dash, names of data sets hold quotes
     training, tests = draw(home / f"{folder[:40]} tr", 0), draw(home / f"{folder[:40]} te", 100)
-    run, out = Path(folder.replace("${", "$")), home / "out"  # there ${ keeps its meaning
+    run, out = Path(folder.replace("${", "$")) / "run", home / "out"  # there ${ keeps its meaning
     sets = [f"data.{role}=['{quoted(name.name)}']" for role, name in (("train", training), ("test", tests))]
     argv = words(run, home, "data=folder", *sets, "trainer.max_steps=2", "warmup.steps=1", "data.image_size=32")
-    assert main([*argv, "data.scales=[32]", "data.batch_size=4", "data.num_workers=0"]) == 0
+    argv += ["data.scales=[32]", "data.batch_size=4", "data.num_workers=0", "data.val_fraction=0.8"]
+    if one_line(folder) == folder:
+        assert main([*argv, "logger=tensorboard", "logger.pictures=64"]) == 0
+        events = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir() if path.is_file())
+        assert sum(f"val_pictures/{one_line(name)}".encode() in events for name in NAMES) > 20
+    else:
+        assert main([*argv, "logger=tensorboard"]) == 2
+        assert "hydra.run.dir" in capfd.readouterr().err
+        assert main(argv) == 0
     assert texts(NAMES) == sorted(column(run / "scores.csv", "name"))
 
     checkpoint = f"checkpoint={run}/checkpoints/best.ckpt"

@@ -194,6 +194,16 @@ def _compose_words(name: str, quoted: list[str]) -> DictConfig:
             return config
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, name)) from None
+    except ValueError as error:  # an option that is no text
+        if isinstance(error, UserError) or "Config group override" not in str(error):
+            raise
+        for key, value in (word.lstrip("+").split("=", 1) for word in quoted if "=" in word):
+            if options := group_options(key.partition("@")[0]):
+                with contextlib.suppress(HydraException):
+                    (override,) = OverridesParser.create().parse_overrides([f"{key}={value}"])
+                    if not isinstance(override.value(), str | list):
+                        raise UserError(f"{key}={value} is no option; there are: {', '.join(options)}") from None
+        raise UserError(str(error)) from None
 
 
 def check_overrides(name: str, arguments: Sequence[str], *, multirun: bool) -> Iterator[DictConfig]:
