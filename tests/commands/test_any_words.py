@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from qefpn.commands.overrides import PATH_KEYS, check_overrides, command_config, compose_config, parse_overrides
+from qefpn.commands.overrides import (
+    PATH_KEYS,
+    check_overrides,
+    command_config,
+    compose_config,
+    group_options,
+    parse_overrides,
+)
 from qefpn.errors import UserError
 from qefpn.text import one_line
-from qefpn.training.config import typed
+from qefpn.training.config import known_keys, typed
+from qefpn.training.run import config_content
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 GRAMMAR = "'\"\\$#{}[]()=,:;~*?!%&|<>@^+-. \t"
@@ -64,5 +75,52 @@ def test_any_word_composes_or_is_one_line(multirun: bool, word: str) -> None:
         assert one_line(error).strip()
     try:
         command_config("predict", [word])
+    except UserError as error:  # which the command prints in one line
+        assert one_line(error).strip()
+
+
+def some_words() -> st.SearchStrategy[list[str]]:
+    """Overrides as people mix them: options of groups, keys with values of any kind, and garbage."""
+    groups = {group.name: group_options(group.name) for group in Path(str(files("qefpn.conf"))).iterdir()}
+    groups = {name: options for name, options in groups.items() if options and name not in ("hydra", "ablation")}
+    option = st.one_of(
+        *(st.builds("{}={}".format, st.just(g), st.sampled_from([*o, "null"])) for g, o in groups.items())
+    )
+    values = [
+        "0",
+        "-1",
+        "1e-7",
+        "inf",
+        "nan",
+        "true",
+        "null",
+        "[]",
+        "{}",
+        "[1,2]",
+        "{a: 1}",
+        "a",
+        "1" * 40,
+        "''",
+        "???",
+    ]
+    known = st.builds(
+        "{}{}={}".format,
+        st.sampled_from(["", "", "", "+", "++"]),
+        st.sampled_from([*known_keys(), "backbone.options.x", "data.lists.x", "solver.rtol", "adjoint.solver.name"]),
+        st.one_of(st.sampled_from(values), TEXTS),
+    )
+    return st.lists(st.one_of(option, option, known, known, WORDS), min_size=1, max_size=5)
+
+
+@pytest.mark.slow
+@MANY
+@given(given=some_words())
+@example(given=["seed=???"])
+@example(given=["trainer=null"])
+@example(given=["solver=null", "adjoint=null"])
+def test_any_words_together_compose_or_are_one_line(given: list[str]) -> None:
+    try:
+        for composed in check_overrides("train", ["data.root=pictures", *given], multirun=False):
+            assert isinstance(config_content(typed(composed)), dict)
     except UserError as error:  # which the command prints in one line
         assert one_line(error).strip()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +133,146 @@ def test_a_configuration_names_no_class(
     line = refused([*given, "--config-dir", str(tmp_path / "conf")], marker, capfd)
     assert "mkdir" in line or "_target_" in line
     assert not (tmp_path / "data").exists()
+
+
+PLACES = {
+    "solver": ("solver",),
+    "adjoint, within": ("adjoint", "solver"),
+    "backbone": ("backbone", "options"),
+    "data": ("data", "lists"),
+    "augmentation": ("data", "augment"),
+    "the whole": (),
+    "what no version knows": ("callbacks", "mine"),
+}
+
+
+def with_content(run: Path, path: Path, part: tuple[str, ...], keys: Sequence[str], value: Any) -> Path:
+    """The run's checkpoint at ``path``, with ``value`` put under ``keys`` of one of its parts."""
+    content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    node: Any = content
+    for key in part:
+        node = node[key]
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+    if keys:
+        node[keys[-1]] = value
+    else:
+        node.update(value)
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_configuration_in_a_checkpoint_names_no_class(
+    place: str, tmp_path: Path, tiny_run: Path, data_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    marker, keys = tmp_path / "was_here", PLACES[place]
+    call: Any = {"_target_": "os.mkdir", "path": str(marker)}
+    value = [call] if keys[-1:] == ("augment",) else call
+    path = with_content(tiny_run, tmp_path / "trained.ckpt", ("qefpn", "config"), keys, value)
+    for argv in (["evaluate", f"data.root={data_root}/drawn"], ["profile"]):
+        line = refused([*argv, f"checkpoint={path}"], marker, capfd)
+        assert str(path) in line and "_target_=os.mkdir" in line
+    assert not list(tmp_path.glob("evaluation*"))
+
+
+@pytest.mark.parametrize("place", ["solver", "backbone_options"])
+def test_the_network_in_a_checkpoint_names_no_class(
+    place: str, tmp_path: Path, tiny_run: Path, data_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    marker = tmp_path / "was_here"
+    call = {"_target_": "os.mkdir", "path": str(marker)}
+    path = with_content(tiny_run, tmp_path / "trained.ckpt", ("hyper_parameters", "network"), (place, "x"), call)
+    (tmp_path / "one.png").write_bytes(b"")
+    places = [f"input={tmp_path}/one.png", f"output={tmp_path}/out"]
+    for argv in (["predict", *places, f"checkpoint={path}"], words(tmp_path / "run", data_root, f"init={path}")):
+        assert f"{place}.x._target_=os.mkdir" in refused(argv, marker, capfd)
+
+
+def test_a_checkpoint_that_holds_itself_is_a_line(
+    tmp_path: Path, tiny_run: Path, data_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    endless: dict[str, Any] = {"name": "broyden"}
+    endless["memory"] = [endless]
+    kinds = {"itself": endless, "a tensor": {"x": torch.ones(2)}, "a set": {"x": {1, 2}}, "a key": {(1, 2): 3}}
+    for name, value in kinds.items():
+        path = with_content(tiny_run, tmp_path / f"{name}.ckpt", ("qefpn", "config"), ("solver",), value)
+        refused(["evaluate", f"data.root={data_root}/drawn", f"checkpoint={path}"], tmp_path / "nothing", capfd)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"])
+def test_options_of_a_backbone_read_and_fetch_nothing(
+    key: str, tmp_path: Path, tiny_run: Path, data_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    marker, weights = tmp_path / "was here", tmp_path / "weights.pth"
+    torch.save({"state_dict": Payload(marker)}, weights)
+    source: Any = {"file": str(weights), "custom_load": True}
+    value = {"checkpoint_path": str(weights), "pretrained": True}.get(key, source)
+    text = f"{{file: {weights}, custom_load: true}}" if isinstance(value, dict) else value
+    argv = words(tmp_path / "run", data_root, f"backbone.options.{key}={str(text).replace('was here', '')}")
+    assert f"backbone.options.{key}: " in refused(argv, marker, capfd)
+    part = ("hyper_parameters", "network")
+    path = with_content(tiny_run, tmp_path / "trained.ckpt", part, ("backbone_options", key), value)
+    (tmp_path / "one.png").write_bytes(b"")
+    argv = ["predict", f"input={tmp_path}/one.png", f"output={tmp_path}/out", f"checkpoint={path}"]
+    assert f"backbone.options.{key}: " in refused(argv, marker, capfd)
+    path = with_content(tiny_run, path, ("qefpn", "config"), ("backbone", "options", key), value)
+    argv = ["evaluate", f"data.root={data_root}/drawn", f"checkpoint={path}"]
+    assert f"backbone.options.{key}: " in refused(argv, marker, capfd)
+
+
+LOOKS = {"a run": [], "cfg": ["--cfg", "job"], "cfg, resolved": ["--cfg=all", "--resolve"], "info": ["--info", "all"]}
+LOOKS |= {"multirun": ["-m", "seed=0,1"]}
+SEARCHED = ["[pkg://MODULE]", "[structured://MODULE]", "['pkg://MODULE.conf']", "[pkg://qefpn.conf,pkg://MODULE]"]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_no_package_is_searched_for_configurations(
+    look: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    marker = tmp_path / "was_here"
+    (tmp_path / "a_stranger.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for place in SEARCHED:
+        for prefix in ("", "++"):
+            word = f"{prefix}hydra.searchpath={place.replace('MODULE', 'a_stranger')}"
+            argv = ["train", f"data.root={tmp_path}/data", word, *LOOKS[look]]
+            assert "a_stranger" in refused(argv, marker, capfd)
+    word = "hydra.searchpath=[pkg://a_stranger]"
+    refused(["predict", f"input={tmp_path}", f"output={tmp_path}/out", word], marker, capfd)
+    importlib.import_module("a_stranger")  # it would have been found
+    assert marker.is_dir()
+    del sys.modules["a_stranger"]
+
+
+@pytest.mark.parametrize("look", ["cfg", "cfg, resolved", "info"])
+def test_what_is_looked_at_names_no_class(look: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    marker = tmp_path / "was_here"
+    path = tmp_path / "conf" / "solver" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{{name: broyden, memory: {CALL.replace('MARKER', str(marker))}}}")
+    argv = ["train", f"data.root={tmp_path}", "solver=mine", "--config-dir", str(tmp_path / "conf"), *LOOKS[look]]
+    assert "solver.memory._target_=os.mkdir" in refused(argv, marker, capfd)
+
+
+FLAGS = [["--cfg"], ["--cfg", "mine"], ["--info", "mine"], ["--info"], ["--cfg", "job", "--info", "all"], ["--resolve"]]
+FLAGS += [["--cfg", "job", "-m"], ["--hydra-help", "--cfg=job"], ["-p", "solver"], ["--cfg", "job", "--package"]]
+FLAGS += [["-sc", "install=bash"], ["--shell-completion", "query=bash"], ["-cjob"], ["--cf", "job"], ["-cn=x"]]
+FLAGS += [["--cfg", "job", "not.there=1"], ["--info", "all", "seed=0,1"], ["--cfg", "job", "word"], ["-cp", "pkg://x"]]
+FLAGS += [["--cfg", "job", "hydra.searchpath=[nowhere]"], ["--experimental-rerun", "x.pickle"], ["--hydra-help"]]
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
+def test_flags_of_hydra_are_understood_or_told_in_a_line(
+    flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refused(["train", f"data.root={tmp_path}", *flags], tmp_path / "nothing", capfd)
+
+
+@pytest.mark.parametrize("look", ["cfg", "cfg, resolved", "info"])
+def test_a_configuration_is_looked_at(look: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "conf" / "solver").mkdir(parents=True)
+    (tmp_path / "conf" / "solver" / "mine.yaml").write_text("{name: broyden, max_steps: 3141}")
+    argv = ["train", f"data.root={tmp_path}", "solver=mine", f"--config-dir={tmp_path}/conf", *LOOKS[look]]
+    assert main(argv) == 0
+    assert "max_steps: 3141" in capfd.readouterr().out

@@ -202,3 +202,42 @@ def test_failed_timm_download_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch)
 def test_unknown_names_and_missing_levels(name: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         build_backbone(name, (1, 2) if "pvt" in name else (2, 3, 4, 5))
+
+
+SOURCES = [
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+    "pruned",
+    "variant",
+]
+SOURCES += [
+    "pretrained_strict",
+    "pretrained_filter_fn",
+    "pretrained_model_args",
+    "model_cls",
+    "model_name",
+    "feature_cls",
+]
+SOURCES += ["scriptable", "exportable", "no_jit", "features_only", "out_indices", "feature_cfg", "kwargs_filter"]
+
+
+@pytest.mark.parametrize("key", SOURCES)
+def test_options_reach_the_model_and_not_timms_factory(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.models._factory.model_entrypoint", unreachable)
+    with pytest.raises(UserError, match=rf"^backbone\.options\.{key}: .*backbone\.weights=FILE$"):
+        build_backbone("timm/resnet10t", options={"stem_width": 8, key: True})
+
+
+@pytest.mark.parametrize(
+    "place", ["hf-hub:timm/resnet18", "hf_hub:a/b", "local-dir:{}", "resnet18.x:{}", "{}", "../{}"]
+)
+def test_names_that_timm_would_read_or_fetch_are_unknown(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timm.models._factory.model_entrypoint", unreachable)
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    with pytest.raises(UserError, match="unknown backbone"):
+        build_backbone(f"timm/{place.format(tmp_path)}")

@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
     config.data = evaluation_data(config.data, options.data)
     config.protocol = options.protocol or config.protocol
     config.init = config.resume = config.backbone.weights = None  # what the run started from need not be there
+    config.data.augment = None  # training alone does it
     config.trainer, config.logger = TrainerConfig(), LoggerConfig()  # nor the machine that it ran on
     config.trainer.max_epochs = 1
     check(config)

@@ -1,11 +1,14 @@
-"""Classes that a configuration names for Hydra or ``logging`` to build: refused before either sees them."""
+"""Classes that a configuration names for Hydra or ``logging`` to build, and packages that it would look for
+configurations in: refused before either sees them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override, QuotedString, Sweep
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,6 +22,9 @@ CALLBACK = re.compile(rf"hydra\.experimental\.callbacks\.({'|'.join(CALLBACKS)})
 # one name behind the module, and a class's: logging.os.system would be reached through logging's own imports
 LOGGING = re.compile(r"(logging|logging\.handlers|colorlog)\.[A-Z]\w*")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
+SEARCHED = ("qefpn", "hydra")
+"""Packages in which configurations may be looked for: Hydra imports what ``hydra.searchpath`` names."""
 
 DEEPEST = 20
 
@@ -42,6 +48,41 @@ def refuse_foreign_classes(config: DictConfig) -> None:
             named = last in ("class", "()") and not LOGGING.fullmatch(str(value))
             if named or (str(value).startswith("ext://") and value not in STREAMS):
                 raise UserError(f"{key}={value}: only classes of logging and colorlog can be named here")
+
+
+def refuse_foreign_packages(overrides: Iterable[Override]) -> None:
+    """Let ``hydra.searchpath`` name directories that are there, and packages of ours and of Hydra.
+
+    Raises:
+        UserError: one line with the place. Nothing of it has been imported.
+    """
+    for override in overrides:
+        if override.key_or_group != "hydra.searchpath":
+            continue
+        for place in _places(override.value()):
+            scheme, separator, path = place.partition("://")
+            if separator and scheme == "pkg" and path.partition(".")[0] in SEARCHED:
+                continue
+            if separator and scheme != "file":
+                raise UserError(
+                    f"hydra.searchpath={place}: configurations are not looked for in other packages, which would be "
+                    "imported: give their directory (--config-dir DIR); nothing was imported"
+                )
+            if not Path(path if separator else place).is_dir():
+                raise UserError(f"hydra.searchpath={place}: there is no such directory of configuration files")
+
+
+def _places(value: object) -> Iterator[str]:
+    """Every text in the value of an override, whichever way a sweep would choose."""
+    if isinstance(value, Sweep):
+        yield from _places(getattr(value, "list", None))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _places(one)
+    elif isinstance(value, QuotedString):
+        yield value.text
+    elif isinstance(value, str):
+        yield value
 
 
 def _leaves(node: DictConfig | ListConfig, prefix: str) -> Iterator[tuple[str, object]]:

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qefpn.commands.named_classes import refuse_foreign_classes
+from qefpn.commands.named_classes import refuse_foreign_classes, refuse_foreign_packages
 from qefpn.commands.sweep_rows import OWN_KEYS, ablation_name, check_axes, row_label, with_layers, with_row
 from qefpn.errors import UserError
 
@@ -98,6 +98,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
         except HydraException as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise UserError(f"{argument}: the value cannot be read ({reason}); quotes may help") from None
+    refuse_foreign_packages(parsed)
     return quoted, parsed
 
 
@@ -193,6 +194,16 @@ def _compose_words(name: str, quoted: list[str]) -> DictConfig:
             return config
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, name)) from None
+    except ValueError as error:  # an option that is no text
+        if isinstance(error, UserError) or "Config group override" not in str(error):
+            raise
+        for key, value in (word.lstrip("+").split("=", 1) for word in quoted if "=" in word):
+            if options := group_options(key.partition("@")[0]):
+                with contextlib.suppress(HydraException):
+                    (override,) = OverridesParser.create().parse_overrides([f"{key}={value}"])
+                    if not isinstance(override.value(), str | list):
+                        raise UserError(f"{key}={value} is no option; there are: {', '.join(options)}") from None
+        raise UserError(str(error)) from None
 
 
 def check_overrides(name: str, arguments: Sequence[str], *, multirun: bool) -> Iterator[DictConfig]:

@@ -30,7 +30,7 @@ def run_config(checkpoint: Path) -> TrainConfig:
     stored = read_checkpoint(checkpoint)
     own = stored.get("qefpn") if isinstance(stored, Mapping) else None
     if isinstance(own, Mapping) and isinstance(own.get("config"), Mapping):
-        return config_of(dict(own["config"]))
+        return config_of(dict(own["config"]), checkpoint)
     path = checkpoint.parent.parent / "config.yaml"
     if not path.is_file():
         raise UserError(

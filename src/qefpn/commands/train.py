@@ -57,7 +57,11 @@ qefpn train --cfg job ...                            the configuration, without 
 MULTIRUN = ("-m", "--multirun")
 CONFIG_DIR = ("--config-dir", "-cd")
 WITH_VALUE = ("--cfg", "-c", "--info", "-i", "--package", "-p", *CONFIG_DIR)
-LOOK = ("--cfg", "-c", "--info", "-i", "--hydra-help")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_CFG = ("job", "hydra", "all")
+LOOK = {"--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO, "--hydra-help": ()}
+"""Flags with which Hydra shows something and runs nothing, and what they take."""
+OF_CFG = ("--resolve", "--package", "-p")
 HYDRA_FLAGS = (*MULTIRUN, *WITH_VALUE, "--hydra-help", "--resolve")
 
 
@@ -83,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
 
     quiet_libraries()
     multirun = any(flag in MULTIRUN for flag in flags)
-    if any(flag in LOOK for flag in flags):
+    if check_looks(dashed, words):
         return _hydra(dashed, words)
     if multirun:
         return _multirun(dashed, words)
@@ -163,6 +167,40 @@ def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         belongs = number > 0 and argv[number - 1] in WITH_VALUE and "=" not in word
         (flags if word.startswith("-") or belongs else words).append(word)
     return flags, words
+
+
+def check_looks(flags: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether Hydra is to show something and to run nothing. What it would show composes, as that of a run.
+
+    Raises:
+        UserError: flags that do not go together, or words that do not compose.
+    """
+    taken = dict.fromkeys(flag.partition("=")[0] for flag in flags if flag.startswith("-"))
+    looks = [flag for flag in taken if flag in LOOK]
+    if not looks:
+        alone = next((flag for flag in taken if flag in OF_CFG), None)
+        if alone is not None:
+            raise UserError(f"{alone} belongs to --cfg job, which shows the configuration")
+        return False
+    look = looks[0]
+    other = next((flag for flag in taken if flag != look and (flag in LOOK or flag in MULTIRUN)), None)
+    if other is not None:
+        raise UserError(f"{look} and {other} do not go together: {look} shows one thing and runs nothing")
+    for place, flag in enumerate(flags):
+        name, equals, value = flag.partition("=")
+        if name in WITH_VALUE and not equals:
+            value = next(iter(flags[place + 1 : place + 2]), "")
+        if LOOK.get(name) and value not in LOOK[name]:
+            raise UserError(f"{name} {value}: it takes {', '.join(LOOK[name])}")
+        if name in ("--package", "-p") and (not value or value.startswith("-")):
+            raise UserError(f"{name} takes the name of a part of the configuration, such as solver")
+    if look == "--hydra-help":
+        if words:
+            raise UserError(f"--hydra-help tells of Hydra alone and takes no {words[0]}")
+    else:
+        for _ in check_overrides("train", words, multirun=False):
+            pass
+    return True
 
 
 def search_config_dir(flags: Sequence[str], words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -4,6 +4,8 @@ model."""
 from __future__ import annotations
 
 import difflib
+import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -287,7 +289,9 @@ def _build_timm(name: str, levels: Sequence[int], download: bool, own: Mapping[s
         import timm
     except ImportError as error:
         raise UserError(f"backbone 'timm/{name}' needs timm: pip install timm") from error
-    if not timm.is_model(name):
+    _refuse_sources(name, own)
+    # hf-hub:NAME and local-dir:PATH would be fetched and read; no model of timm's own has such a name
+    if not re.fullmatch(r"\w+(\.\w+)?", name) or not timm.is_model(name):
         hint = _close(f"timm/{name}", [f"timm/{known}" for known in timm.list_models()])
         raise UserError(f"unknown backbone 'timm/{name}'{hint or '; timm.list_models() lists them'}")
     return TimmBackbone(name, levels, pretrained=download, options=own)
@@ -304,6 +308,28 @@ def _build_lite(
     elif weights is not None:
         load_lite_file(backbone.trunk, weights, name)
     return backbone
+
+
+TAKEN_OUT = ("features_only", "feature_cls", "out_indices", "pruned")
+"""Options that timm's factory takes out of those of a model; ``pruned`` reads a file."""
+
+
+def _refuse_sources(name: str, own: Mapping[str, Any]) -> None:
+    """Let options reach the model alone. Those of the functions that make it say which files to read and what to fetch.
+
+    Raises:
+        UserError: one of them is the factory's. Nothing has been read.
+    """
+    import timm
+
+    factory = {*inspect.signature(timm.create_model).parameters, *TAKEN_OUT}
+    factory |= {*inspect.signature(timm.models.build_model_with_cfg).parameters}
+    for key in own:
+        if key in factory:
+            raise UserError(
+                f"backbone.options.{key}: is no option of the model 'timm/{name}' but of how timm makes and fills it; "
+                "weights are named by backbone.weights=FILE"
+            )
 
 
 def _build_torchvision(name: str, levels: Sequence[int], download: bool) -> Backbone:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qefpn.errors import UserError
 from qefpn.models.network import QEFPN
-from qefpn.models.weights import read_checkpoint
+from qefpn.models.weights import read_checkpoint, refuse_named_classes
 
 PREFIX = "network."
 FILLED_IN = (f"{PREFIX}mean", f"{PREFIX}std")
@@ -36,6 +36,7 @@ def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
     state = content.get("state_dict") if isinstance(content, Mapping) else None
     if not isinstance(options, Mapping) or not isinstance(state, Mapping):
         raise UserError(f"{path}: is no checkpoint of qefpn train (it has no hyper_parameters.network and state_dict)")
+    refuse_named_classes(options, path)
     own: dict[str, Tensor] = {
         key.removeprefix(PREFIX).removeprefix("_orig_mod."): value
         for key, value in state.items()

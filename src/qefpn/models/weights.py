@@ -32,6 +32,38 @@ def read_checkpoint(path: str | Path) -> Any:
         raise UserError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from error
 
 
+DEEPEST, MOST = 20, 100_000
+"""Levels and values of a configuration at most."""
+
+
+def refuse_named_classes(content: Any, path: str | Path) -> None:
+    """Let no part of what a checkpoint or a config.yaml holds name a class: none is looked up, wherever it stands.
+
+    Args:
+        content: mappings, lists and plain values.
+        path: the file that they are from, for the error message.
+
+    Raises:
+        UserError: one line with the key; or the content is nested without end.
+    """
+    waiting: list[tuple[str, Any, int]] = [("", content, 0)]
+    seen = 0
+    while waiting:
+        prefix, node, depth = waiting.pop()
+        seen += 1
+        if depth > DEEPEST or seen > MOST:  # a pickle may hold itself; so may YAML, and one part ten times, ten times
+            raise UserError(f"{path}: {prefix[:60]}... is nested too deeply for a configuration")
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                if key == "_target_":
+                    raise UserError(
+                        f"{path}: {prefix}_target_={str(value)[:80]}: it may not name classes; nothing was imported"
+                    )
+                waiting.append((f"{prefix}{key}.", value, depth + 1))
+        elif isinstance(node, list | tuple):
+            waiting += [(f"{prefix}{number}.", value, depth + 1) for number, value in enumerate(node)]
+
+
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -176,7 +176,8 @@ def typed(config: DictConfig) -> TrainConfig:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
         settle_root(merged.data)
-        missing = sorted(OmegaConf.missing_keys(merged))
+        # a default does not stand in for what was given as ???
+        missing = sorted(OmegaConf.missing_keys(merged) | (OmegaConf.missing_keys(config) - {"data.root"}))
         if missing:
             raise UserError(f"{missing[0]} is not set: give {missing[0]}=VALUE on the command line")
         result = OmegaConf.to_object(merged)

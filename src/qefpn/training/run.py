@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -22,7 +23,7 @@ from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
 from qefpn.models import load_model
 from qefpn.models.loading import FILLED_IN, PREFIX
-from qefpn.models.weights import read_checkpoint
+from qefpn.models.weights import read_checkpoint, refuse_named_classes
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.build import build_module, check_port, trainer_options
 from qefpn.training.callbacks import build_callbacks, progress_callback
@@ -268,7 +269,18 @@ def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | 
         ablation: ``name``, ``table``, ``row`` and ``place`` of a run that is a row of an ablation; kept under
             the key ``ablation``.
     """
-    write_whole(path, yaml.safe_dump(config_content(config, ablation), sort_keys=False, allow_unicode=True))
+    content = config_content(config, ablation)
+    write_whole(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML writes a NEL as it is, and reads it as a blank; quoted like this it is an escape."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if "\x85" in data else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def config_content(config: TrainConfig, ablation: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -297,18 +309,27 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UserError: no YAML, or keys and values that this version does not know.
     """
-    return config_of(_read_yaml(path))
+    return config_of(_read_yaml(path), path)
 
 
-def config_of(content: Any) -> TrainConfig:
+def config_of(content: Any, path: Path) -> TrainConfig:
     """The plain values of a config.yaml, or of a checkpoint, as a configuration.
 
+    Args:
+        content: mappings, lists and plain values.
+        path: the file that they are from, for the error messages.
+
     Raises:
-        UserError: keys and values that this version does not know.
+        UserError: keys and values that this version does not know; a class that is named; no mapping at all.
     """
-    if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key != "ablation"}
-    return typed(OmegaConf.create(_plain(content)))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no configuration of qefpn train")
+    refuse_named_classes(content, path)
+    try:
+        config = OmegaConf.create(_plain({key: value for key, value in content.items() if key != "ablation"}))
+    except OmegaConfBaseException as error:  # tensors, sets and the like
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
+    return typed(config)
 
 
 def read_ablation(path: Path) -> dict[str, Any] | None:
@@ -321,7 +342,7 @@ def read_ablation(path: Path) -> dict[str, Any] | None:
 def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):  # no text; a 30th of February; brackets without end
         raise UserError(f"{path} is no YAML file") from None
 
 

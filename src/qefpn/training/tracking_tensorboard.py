@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from qefpn.errors import UserError
+from qefpn.text import one_line
 from qefpn.training.config import TrainConfig
 from qefpn.training.validation_pictures import Panel, side_by_side
 
@@ -34,6 +35,11 @@ class TensorBoardTracker:
     def __init__(self, config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> None:
         from pytorch_lightning.loggers import TensorBoardLogger
 
+        if one_line(directory.resolve()) != str(directory.resolve()):
+            raise UserError(
+                f"logger={config.logger.name}: TensorBoard writes to no directory of such a name: {directory}; "
+                "give another hydra.run.dir, or logger=csv"
+            )
         self._config = dataclasses.asdict(config) | ({"ablation": dict(ablation)} if ablation else {})
         self.logger = TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
         text = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
@@ -42,16 +48,19 @@ class TensorBoardTracker:
     def pictures(self, panels: Sequence[Panel], step: int) -> None:
         """An image a picture: picture, mask, prediction and edges side by side."""
         for panel in panels:
-            self.logger.experiment.add_image(f"val_pictures/{panel.name}", side_by_side(panel), step, dataformats="HWC")
+            tag = f"val_pictures/{one_line(panel.name)}"  # its files hold UTF-8 alone
+            self.logger.experiment.add_image(tag, side_by_side(panel), step, dataformats="HWC")
 
     def scores(self, scores: Sequence[SetScores], step: int) -> None:
         """``test/SET/METRIC`` as scalars and beside the hyperparameters, and PR curves a set."""
-        figures = {f"test/{one.dataset}/{key}": float(value) for one in scores for key, value in one.metrics.items()}
+        figures = {
+            f"test/{one_line(one.dataset)}/{key}": float(value) for one in scores for key, value in one.metrics.items()
+        }
         self.logger.log_metrics(figures, step)
         self.logger.log_hyperparams(self._config, figures, step)
         for one in scores:
             for entrant, curve in one.curves.items():
-                self._curve(f"{one.dataset}/{entrant}", curve, step)
+                self._curve(f"{one_line(one.dataset)}/{entrant}", curve, step)
 
     def _curve(self, tag: str, curve: Mapping[str, Sequence[float]], step: int) -> None:
         # TensorBoard's first threshold is 0, ours 255
