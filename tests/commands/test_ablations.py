@@ -16,7 +16,7 @@ from qefpn.commands.sweep_rows import CONF, expand_rows, rows_of
 from qefpn.errors import UserError
 from qefpn.training.build import check
 from qefpn.training.config import TrainConfig, typed
-from qefpn.training.run import read_ablation, read_config
+from qefpn.training.config_files import read_ablation, read_config
 
 ABLATIONS = group_options("ablation")
 EXPERIMENTS = (None, "demo", "small", "paper")

@@ -21,7 +21,7 @@ from qefpn.commands.overrides import (
 from qefpn.errors import UserError
 from qefpn.text import one_line
 from qefpn.training.config import known_keys, typed
-from qefpn.training.run import config_content
+from qefpn.training.config_files import config_content
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 GRAMMAR = "'\"\\$#{}[]()=,:;~*?!%&|<>@^+-. \t"

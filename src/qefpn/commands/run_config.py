@@ -8,7 +8,7 @@ from pathlib import Path
 from qefpn.errors import UserError
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.config import TrainConfig
-from qefpn.training.run import config_of, read_config
+from qefpn.training.config_files import config_of, read_config
 
 __all__ = ["run_config", "run_directory"]
 

@@ -154,7 +154,7 @@ def main(argv: Sequence[str]) -> int:
 
     from qefpn.commands.runtime import quiet_libraries
     from qefpn.commands.train import run
-    from qefpn.training.run import read_ablation, read_config
+    from qefpn.training.config_files import read_ablation, read_config
 
     quiet_libraries()
     try:

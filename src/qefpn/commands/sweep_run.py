@@ -126,7 +126,7 @@ def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) 
 def leave_to_ranks(config: TrainConfig, record: JobRecord, directory: Path) -> None:
     """Data and ``config.yaml``, which is all that the ranks of a job know."""
     from qefpn.commands.prepare import prepare_data
-    from qefpn.training.run import write_config
+    from qefpn.training.config_files import write_config
 
     with contextlib.redirect_stdout(io.StringIO()):  # rank 0 says it again; drawn and checked once, not by all at once
         prepare_data(config, directory)
@@ -158,7 +158,7 @@ def _own_gpu(config: TrainConfig, sweep: Path, *, side_by_side: bool) -> Iterato
 
 def best_score(directory: Path) -> float:
     """The best validation score in ``log.csv`` under the run's ``monitor``; nan where there is none."""
-    from qefpn.training.run import read_config
+    from qefpn.training.config_files import read_config
 
     try:
         monitor = read_config(directory / "config.yaml").monitor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -23,12 +19,13 @@ from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
 from qefpn.models import load_model
 from qefpn.models.loading import FILLED_IN, PREFIX
-from qefpn.models.weights import read_checkpoint, refuse_named_classes
+from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.build import build_module, check_port, trainer_options
 from qefpn.training.callbacks import build_callbacks, progress_callback
 from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, checkpoints_of, is_validated
-from qefpn.training.config import TrainConfig, typed
+from qefpn.training.config import TrainConfig
+from qefpn.training.config_files import config_content, write_config
 from qefpn.training.evaluation import Predictor, write_json
 from qefpn.training.failures import library_errors, quiet
 from qefpn.training.hardware import fp32_precision
@@ -38,7 +35,7 @@ from qefpn.training.run_log import RunLog
 from qefpn.training.test_files import Progress, TestFiles
 from qefpn.training.tracking import Tracking, tracked
 from qefpn.training.validation_pictures import ValidationPictures
-from qefpn.whole import copy_whole, write_whole
+from qefpn.whole import copy_whole
 
 
 @dataclass(frozen=True)
@@ -260,36 +257,6 @@ def build_trainer(
 
 
 @rank_zero_only
-def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | None = None) -> None:
-    """The resolved configuration as YAML, whole or not at all.
-
-    Args:
-        config: what the run was given.
-        path: the file.
-        ablation: ``name``, ``table``, ``row`` and ``place`` of a run that is a row of an ablation; kept under
-            the key ``ablation``.
-    """
-    content = config_content(config, ablation)
-    write_whole(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML writes a NEL as it is, and reads it as a blank; quoted like this it is an escape."""
-
-    def represent_str(self, data: str) -> yaml.ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if "\x85" in data else None)
-
-
-_Dumper.add_representer(str, _Dumper.represent_str)
-
-
-def config_content(config: TrainConfig, ablation: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What config.yaml and the checkpoints of a run hold: plain values."""
-    content = dataclasses.asdict(config)
-    return content if ablation is None else content | {"ablation": dict(ablation)}
-
-
-@rank_zero_only
 def write_data(data: SaliencyDataModule, path: Path) -> None:
     """How many pictures the run trains on, holds out and is tested on, as JSON.
 
@@ -301,58 +268,6 @@ def write_data(data: SaliencyDataModule, path: Path) -> None:
         "test_pictures": {name: len(pairs) for name, pairs in data.test_pairs.items()},
     }
     write_json(path, content)
-
-
-def read_config(path: Path) -> TrainConfig:
-    """What :func:`write_config` wrote.
-
-    Raises:
-        UserError: no YAML, or keys and values that this version does not know.
-    """
-    return config_of(_read_yaml(path), path)
-
-
-def config_of(content: Any, path: Path) -> TrainConfig:
-    """The plain values of a config.yaml, or of a checkpoint, as a configuration.
-
-    Args:
-        content: mappings, lists and plain values.
-        path: the file that they are from, for the error messages.
-
-    Raises:
-        UserError: keys and values that this version does not know; a class that is named; no mapping at all.
-    """
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no configuration of qefpn train")
-    refuse_named_classes(content, path)
-    try:
-        config = OmegaConf.create(_plain({key: value for key, value in content.items() if key != "ablation"}))
-    except OmegaConfBaseException as error:  # tensors, sets and the like
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
-    return typed(config)
-
-
-def read_ablation(path: Path) -> dict[str, Any] | None:
-    """A run's place in an ablation from its config.yaml; None where it has none."""
-    content = _read_yaml(path)
-    found = content.get("ablation") if isinstance(content, dict) else None
-    return dict(found) if isinstance(found, dict) else None
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError):  # no text; a 30th of February; brackets without end
-        raise UserError(f"{path} is no YAML file") from None
-
-
-def _plain(node: Any) -> Any:
-    """Values as they are: OmegaConf would take ``${`` in a path for an interpolation."""
-    if isinstance(node, dict):
-        return {key: _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", node) if isinstance(node, str) else node
 
 
 def start_from(module: SaliencyModule, path: Path) -> None:

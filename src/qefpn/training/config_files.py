@@ -1,0 +1,101 @@
+"""The configuration of a run as a file: what config.yaml and checkpoints hold, written and read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities import rank_zero_only
+
+from qefpn.errors import UserError
+from qefpn.models.weights import refuse_named_classes
+from qefpn.training.config import TrainConfig, typed
+from qefpn.whole import write_whole
+
+
+@rank_zero_only
+def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | None = None) -> None:
+    """The resolved configuration as YAML, whole or not at all.
+
+    Args:
+        config: what the run was given.
+        path: the file.
+        ablation: ``name``, ``table``, ``row`` and ``place`` of a run that is a row of an ablation; kept under
+            the key ``ablation``.
+    """
+    content = config_content(config, ablation)
+    write_whole(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML writes a NEL as it is, and reads it as a blank; quoted like this it is an escape."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if "\x85" in data else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def config_content(config: TrainConfig, ablation: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What config.yaml and the checkpoints of a run hold: plain values."""
+    content = dataclasses.asdict(config)
+    return content if ablation is None else content | {"ablation": dict(ablation)}
+
+
+def read_config(path: Path) -> TrainConfig:
+    """What :func:`write_config` wrote.
+
+    Raises:
+        UserError: no YAML, or keys and values that this version does not know.
+    """
+    return config_of(_read_yaml(path), path)
+
+
+def config_of(content: Any, path: Path) -> TrainConfig:
+    """The plain values of a config.yaml, or of a checkpoint, as a configuration.
+
+    Args:
+        content: mappings, lists and plain values.
+        path: the file that they are from, for the error messages.
+
+    Raises:
+        UserError: keys and values that this version does not know; a class that is named; no mapping at all.
+    """
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no configuration of qefpn train")
+    refuse_named_classes(content, path)
+    try:
+        config = OmegaConf.create(_plain({key: value for key, value in content.items() if key != "ablation"}))
+    except OmegaConfBaseException as error:  # tensors, sets and the like
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
+    return typed(config)
+
+
+def read_ablation(path: Path) -> dict[str, Any] | None:
+    """A run's place in an ablation from its config.yaml; None where it has none."""
+    content = _read_yaml(path)
+    found = content.get("ablation") if isinstance(content, dict) else None
+    return dict(found) if isinstance(found, dict) else None
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError):  # no text; a 30th of February; brackets without end
+        raise UserError(f"{path} is no YAML file") from None
+
+
+def _plain(node: Any) -> Any:
+    """Values as they are: OmegaConf would take ``${`` in a path for an interpolation."""
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", node) if isinstance(node, str) else node
