@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qefpn.errors import UserError
+from qefpn.named import may_name
 
 PLUGINS = ("hydra.launcher._target_", "hydra.sweeper._target_")
 """Hydra looks these up among the plugins that are installed, by their whole name."""
@@ -30,7 +31,8 @@ DEEPEST = 20
 
 
 def refuse_foreign_classes(config: DictConfig) -> None:
-    """Let no part of a composed configuration name a class but Hydra's plugins and callbacks, and those of ``logging``.
+    """Let no part of a composed configuration name a class but Hydra's plugins and callbacks, those of ``logging``, and
+    the callbacks and profilers of Lightning.
 
     Args:
         config: composed with Hydra's own part, ``hydra``.
@@ -42,7 +44,7 @@ def refuse_foreign_classes(config: DictConfig) -> None:
         last = key.rpartition(".")[2]
         if last == "_target_":
             known = PLUGIN if key in PLUGINS else CALLBACK if key.startswith("hydra.callbacks.") else None
-            if known is None or not known.fullmatch(str(value)):
+            if not may_name(key, value) and (known is None or not known.fullmatch(str(value))):
                 raise UserError(f"{key}={value}: a configuration may not name classes; nothing was imported")
         elif key.startswith(("hydra.job_logging.", "hydra.hydra_logging.")):
             named = last in ("class", "()") and not LOGGING.fullmatch(str(value))

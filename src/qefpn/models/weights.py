@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qefpn.errors import UserError
+from qefpn.named import may_name
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ DEEPEST, MOST = 20, 100_000
 
 
 def refuse_named_classes(content: Any, path: str | Path) -> None:
-    """Let no part of what a checkpoint or a config.yaml holds name a class: none is looked up, wherever it stands.
+    """Let no part of what a checkpoint or a config.yaml holds name a class but callbacks and profilers; none is looked up.
 
     Args:
         content: mappings, lists and plain values.
@@ -55,7 +56,7 @@ def refuse_named_classes(content: Any, path: str | Path) -> None:
             raise UserError(f"{path}: {prefix[:60]}... is nested too deeply for a configuration")
         if isinstance(node, Mapping):
             for key, value in node.items():
-                if key == "_target_":
+                if key == "_target_" and not may_name(f"{prefix}{key}", value):
                     raise UserError(
                         f"{path}: {prefix}_target_={str(value)[:80]}: it may not name classes; nothing was imported"
                     )
