@@ -38,7 +38,7 @@ DEEPEST, MOST = 20, 100_000
 
 
 def refuse_named_classes(content: Any, path: str | Path) -> None:
-    """Let no part of what a checkpoint or a config.yaml holds name a class but callbacks and profilers; none is looked up.
+    """Let no part of a checkpoint or a config.yaml name a class but callbacks and profilers; none is looked up.
 
     Args:
         content: mappings, lists and plain values.
