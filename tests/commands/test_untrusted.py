@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ import torch
 from tests.commands.runs import words
 
 from qefpn.cli import main
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """``--info`` writes through a handler of the root logger, which outlives it."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 class Payload:
@@ -269,6 +279,7 @@ def test_flags_of_hydra_are_understood_or_told_in_a_line(
     refused(["train", f"data.root={tmp_path}", *flags], tmp_path / "nothing", capfd)
 
 
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize("look", ["cfg", "cfg, resolved", "info"])
 def test_a_configuration_is_looked_at(look: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "conf" / "solver").mkdir(parents=True)
