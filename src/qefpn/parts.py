@@ -1,0 +1,179 @@
+"""Parts of anybody's that a configuration or a checkpoint names by ``_target_``: built where their package is allowed.
+
+    qefpn train --config-dir my_conf allow=[my_package] solver=mine
+
+with ``my_conf/solver/mine.yaml`` of ``_target_: my_package.MySolver`` and its options. What is named is looked at
+before it is called: a class of the kind that is wanted, or, of a package that the user allowed, whatever makes one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from qefpn.errors import UserError
+
+__all__ = ["TARGET", "allow", "allowed", "build_part", "check_target", "described", "names_class"]
+
+T = TypeVar("T")
+
+TARGET = "_target_"
+OWN = ("qefpn", "torch", "torchvision", "timm", "torchmetrics", "pytorch_lightning")
+"""Packages that may always be named."""
+
+_allowed: tuple[str, ...] = ()
+
+
+def allow(packages: Iterable[str] | None) -> None:
+    """Let these packages be named in what this process reads from now on, and no others beside ours.
+
+    Raises:
+        UserError: what is no name of a package.
+    """
+    global _allowed
+    given = [packages] if isinstance(packages, str) else list(packages or ())
+    for name in given:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise UserError(f"allow={name}: is no name of a package; packages are listed as allow=[my_package]")
+    _allowed = tuple(given)
+
+
+@contextlib.contextmanager
+def allowed(packages: Iterable[str]) -> Iterator[None]:
+    """As :func:`allow`, for a while, and beside what is allowed already."""
+    global _allowed
+    former = _allowed
+    allow([*former, *packages])
+    try:
+        yield
+    finally:
+        _allowed = former
+
+
+def names_class(node: Any) -> bool:
+    """Whether a part is one of somebody's own."""
+    return isinstance(node, Mapping) and TARGET in node
+
+
+def check_target(target: Any, where: str) -> None:
+    """Whether a package may be named. Nothing is imported.
+
+    Args:
+        target: ``package.module.Class``.
+        where: the key, or the file and the key, for the error message.
+
+    Raises:
+        UserError: it may not.
+    """
+    package = str(target).partition(".")[0]
+    if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
+        raise UserError(f"{where}={str(target)[:80]}: is no package.module.Class; nothing was imported")
+    if package not in (*OWN, *_allowed):
+        raise UserError(
+            f"{where}={target[:80]}: {package} may not be named; if you trust it, allow=[{package}] lets it be "
+            "imported; nothing was imported"
+        )
+
+
+def build_part(node: Mapping[str, Any], kind: type[T], where: str, nested: tuple[type, ...] = (), **given: Any) -> T:
+    """What a node makes, by ``hydra.utils.instantiate``.
+
+    Args:
+        node: ``_target_`` and its options; parts in it are built first.
+        kind: what it has to be.
+        where: the key, or the file and the key, for error messages.
+        nested: what parts in it may be, beside those of packages that the user allowed.
+        given: further arguments.
+
+    Raises:
+        UserError: a package that may not be named, or is not there; what is no ``kind``; options that it refuses.
+    """
+    _check_parts(node, where, nested, outer=True)
+    target = str(node[TARGET])
+    entry = _located(target, where)
+    if not (_is_trusted(entry) or isinstance(entry, type) and issubclass(entry, kind)):
+        raise UserError(f"{where}.{TARGET}={target}: is no {kind.__name__}")
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        part = instantiate(dict(node), **given, _convert_="all")
+    except InstantiationException as error:
+        raise UserError(f"{where}: {_reason(error)}") from error
+    if not isinstance(part, kind):
+        raise UserError(f"{where}.{TARGET}={target}: makes {type(part).__name__}, not {kind.__name__}")
+    with contextlib.suppress(AttributeError):  # of a class with slots
+        object.__setattr__(part, _NODE, {str(key): value for key, value in node.items()})
+    return part
+
+
+_NODE = "_qefpn_node"
+"""Attribute of a part that holds what it was made of."""
+
+
+def described(part: Any) -> dict[str, Any] | None:
+    """The node that makes ``part`` again, of plain values; None for one of which that is not known.
+
+    Known are those that :func:`build_part` made, and frozen records of options, such as solvers.
+    """
+    node: dict[str, Any] | None = getattr(part, _NODE, None)
+    if node is not None:
+        return node
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        options = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}
+        if all(value is None or isinstance(value, bool | int | float | str) for value in options.values()):
+            return {TARGET: f"{type(part).__module__}.{type(part).__qualname__}"} | options
+    return None
+
+
+def _check_parts(node: Any, where: str, kinds: tuple[type, ...], *, outer: bool) -> None:
+    if isinstance(node, Mapping):
+        if TARGET in node:
+            check_target(node[TARGET], f"{where}.{TARGET}")
+            entry = None if outer else _located(str(node[TARGET]), where)
+            if not (outer or _is_trusted(entry) or isinstance(entry, type) and issubclass(entry, kinds)):
+                raise UserError(f"{where}.{TARGET}={node[TARGET]}: cannot stand there")
+        for key, value in node.items():
+            _check_parts(value, f"{where}.{key}", kinds, outer=False)
+    elif isinstance(node, list | tuple):
+        for number, value in enumerate(node):
+            _check_parts(value, f"{where}.{number}", kinds, outer=False)
+
+
+def _is_trusted(entry: Any) -> bool:
+    """Of a package that the user named in ``allow``."""
+    return str(getattr(entry, "__module__", "")).partition(".")[0] in _allowed
+
+
+def _located(target: str, where: str) -> Any:
+    """The class or function; the modules on the way are imported."""
+    parts = target.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:count])
+        try:
+            entry: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+                continue  # a class stands there, or nothing
+            raise UserError(f"{where}.{TARGET}={target}: needs {error.name}, which is not installed") from error
+        except Exception as error:
+            raise UserError(f"{where}.{TARGET}={target}: {name} cannot be imported ({_reason(error)})") from error
+        for part in parts[count:]:
+            entry = getattr(entry, part, None)
+        owner = str(getattr(entry, "__module__", "")).partition(".")[0]
+        if entry is None or owner not in (*OWN, *_allowed):  # torch.os.system is none of torch's
+            raise UserError(f"{where}.{TARGET}={target}: {name} has no such class")
+        return entry
+    raise UserError(f"{where}.{TARGET}={target}: there is no package {parts[0]} (is it installed, or on PYTHONPATH?)")
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was wrong at the root."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
