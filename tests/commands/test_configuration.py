@@ -188,7 +188,7 @@ MISTAKES = [
     (["+callbacks.mine={patience:2}"], ["callbacks.mine", "_target_"]),
     (["+callbacks.mine._target_=qefpn.QEFPN"], ["callbacks.mine", "Callback"]),
     (["+profiler._target_=pytorch_lightning.callbacks.Timer"], ["profiler", "Profiler"]),
-    (["+profiler._target_=pytorch_lightning.profilers.os.mkdir"], ["profiler._target_", "nothing was imported"]),
+    (["+profiler._target_=pytorch_lightning.profilers.os.mkdir"], ["profiler._target_", "os.mkdir"]),
     (["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp"], ["data.batch_size=4", "3"]),
     (["backbone=resnet50", "backbone.options.depth=3"], ["backbone", "depth"]),
     (["backbone.model=resnet10x"], ["resnet10x"]),
@@ -446,3 +446,29 @@ def test_a_configuration_directory_that_is_not_there(capsys: pytest.CaptureFixtu
     assert main(["train", "--config-dir", "/nowhere/conf", "data.root=x"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "/nowhere/conf" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["pyramid=none", "solver.max_steps=3"], "solver.max_steps=3 changes nothing: with pyramid=none"),
+        (["pyramid=none", "adjoint=short"], "adjoint=short"),
+        (["data.cache=none", "data.cache_size=400"], "data.cache=ram"),
+        (["data=folder", "data.synthetic.train=3"], "data.synthetic"),
+        (["loss=no_edges", "edge_filter=scharr"], "loss=no_edges"),
+    ],
+)
+def test_a_key_that_means_nothing_is_refused(
+    given: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *given, f"data.root={tmp_path}", f"hydra.run.dir={tmp_path}/run"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert told in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("action", ["list", "verify", "download"])
+def test_an_action_takes_no_key_of_another(action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", action, f"data.root={tmp_path}", "synthetic.train=3"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "synthetic.train" in line and "data synthesize" in line

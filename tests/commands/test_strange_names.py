@@ -58,7 +58,7 @@ def test_every_command(
     sets = [f"data.{role}=['{quoted(name.name)}']" for role, name in (("train", training), ("test", tests))]
     argv = words(run, home, "data=folder", *sets, "trainer.max_steps=2", "warmup.steps=1", "data.image_size=32")
     argv += ["data.scales=[32]", "data.batch_size=4", "data.num_workers=0", "data.val_fraction=0.8"]
-    if one_line(folder) == folder:
+    if "\udcff" not in folder:
         assert main([*argv, "logger=tensorboard", "logger.pictures=64"]) == 0
         events = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir() if path.is_file())
         assert sum(f"val_pictures/{one_line(name)}".encode() in events for name in NAMES) > 20

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ import torch
 from tests.commands.runs import words
 
 from qefpn.cli import main
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """``--info`` writes through a handler of the root logger, which outlives it."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 class Payload:
@@ -82,6 +92,20 @@ CONFIGURATIONS = {
     "solver itself": ("solver/mine.yaml", "{_target_: os.mkdir, path: MARKER}"),
     "backbone": ("backbone/mine.yaml", f"{{name: resnet18, weights: null, options: {CALL}}}"),
     "data": ("data/mine.yaml", f"{{name: folder, root: ., lists: {CALL}}}"),
+    "of training": ("callbacks/mine.yaml", f"{{mine: {CALL}}}"),
+    "of training, within": (
+        "callbacks/mine.yaml",
+        f"{{mine: {{_target_: pytorch_lightning.callbacks.Timer, duration: {CALL}}}}}",
+    ),
+    "of training, through a module of ours": (
+        "callbacks/mine.yaml",
+        "{mine: {_target_: qefpn.cli.os.mkdir, path: MARKER}}",
+    ),
+    "profiler": ("profiler/mine.yaml", CALL),
+    "profiler, through Lightning's imports": (
+        "profiler/mine.yaml",
+        "{_target_: pytorch_lightning.profilers.profiler.os.mkdir, path: MARKER}",
+    ),
     "callbacks": ("experiment/mine.yaml", f"# @package _global_\nhydra: {{callbacks: {{mine: {CALL}}}}}"),
     "callbacks, through a module of ours": (
         "experiment/mine.yaml",
@@ -269,6 +293,7 @@ def test_flags_of_hydra_are_understood_or_told_in_a_line(
     refused(["train", f"data.root={tmp_path}", *flags], tmp_path / "nothing", capfd)
 
 
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize("look", ["cfg", "cfg, resolved", "info"])
 def test_a_configuration_is_looked_at(look: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "conf" / "solver").mkdir(parents=True)

@@ -121,10 +121,21 @@ def test_it_runs(command: str, place: Path, trained: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_its_python_runs(place: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    code, lightning = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     monkeypatch.chdir(place)
     names: dict[str, object] = {}
     exec(code, names)
     saliency = names["saliency"]
     assert isinstance(saliency, np.ndarray)
     assert saliency.shape == np.asarray(Image.open(place / "holiday.jpg")).shape[:2]
+    shorter = {
+        '"resnet50"': '"resnet18", channels=8, expansion=1, decoder_passes=1',
+        'test=["ECSSD"]': 'test=["ECSSD"], image_size=64, batch_size=4, num_workers=0',
+        "max_epochs=50": "max_steps=1, accelerator='cpu', logger=False, enable_checkpointing=False",
+    }
+    for long, short in shorter.items():
+        assert long in lightning
+        lightning = lightning.replace(long, short)
+    exec(lightning, names)
+    trainer = names["trainer"]
+    assert float(trainer.callback_metrics["ECSSD/mae"]) > 0  # type: ignore[attr-defined]

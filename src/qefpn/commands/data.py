@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
+from qefpn.commands.idle_keys import refuse_others_keys
 from qefpn.commands.overrides import command_config, command_help
 from qefpn.commands.prepare import Reporter, list_findings, name_list, places, tell_notes, tell_passed_over
 from qefpn.commands.runtime import console, progress_bar
@@ -39,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
     if action not in ACTIONS:
         raise UserError(f"there is no `data {action}`; there are: {', '.join(ACTIONS)}")
     options = command_config("data_command", rest)
+    refuse_others_keys(action, rest)
     rooted = not OmegaConf.is_missing(options.data, "root")
     outright = options.data.images is not None or options.data.masks is not None
     if action == "list" and not rooted and not outright:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qefpn.errors import UserError
-from qefpn.named import may_name
+from qefpn.parts import check_target
 
 PLUGINS = ("hydra.launcher._target_", "hydra.sweeper._target_")
 """Hydra looks these up among the plugins that are installed, by their whole name."""
@@ -24,6 +24,9 @@ CALLBACK = re.compile(rf"hydra\.experimental\.callbacks\.({'|'.join(CALLBACKS)})
 LOGGING = re.compile(r"(logging|logging\.handlers|colorlog)\.[A-Z]\w*")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
+PARTS = ("solver", "residual", "adjoint", "backbone", "loss", "edge_filter", "callbacks", "profiler")
+"""Groups whose options may be classes of somebody's own."""
+
 SEARCHED = ("qefpn", "hydra")
 """Packages in which configurations may be looked for: Hydra imports what ``hydra.searchpath`` names."""
 
@@ -32,7 +35,7 @@ DEEPEST = 20
 
 def refuse_foreign_classes(config: DictConfig) -> None:
     """Let no part of a composed configuration name a class but Hydra's plugins and callbacks, those of ``logging``, and
-    the callbacks and profilers of Lightning.
+    below :data:`PARTS` those of packages that are allowed (:mod:`qefpn.parts`).
 
     Args:
         config: composed with Hydra's own part, ``hydra``.
@@ -43,8 +46,11 @@ def refuse_foreign_classes(config: DictConfig) -> None:
     for key, value in _leaves(config, ""):
         last = key.rpartition(".")[2]
         if last == "_target_":
+            if key.partition(".")[0] in PARTS:
+                check_target(value, key)
+                continue
             known = PLUGIN if key in PLUGINS else CALLBACK if key.startswith("hydra.callbacks.") else None
-            if not may_name(key, value) and (known is None or not known.fullmatch(str(value))):
+            if known is None or not known.fullmatch(str(value)):
                 raise UserError(f"{key}={value}: a configuration may not name classes; nothing was imported")
         elif key.startswith(("hydra.job_logging.", "hydra.hydra_logging.")):
             named = last in ("class", "()") and not LOGGING.fullmatch(str(value))

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qefpn.commands.named_classes import refuse_foreign_classes, refuse_foreign_packages
 from qefpn.commands.sweep_rows import OWN_KEYS, ablation_name, check_axes, row_label, with_layers, with_row
 from qefpn.errors import UserError
+from qefpn.parts import allow
 
 CONFIG_MODULE = "qefpn.conf"
 PATH_KEYS = (
@@ -126,8 +127,8 @@ def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
     Raises:
         UserError: as :func:`compose_config`.
     """
-    config = compose_config(name, arguments)
     known = dict(_flatten(_plain(_composed(name, [])), ""))
+    config = compose_config(name, arguments)  # last: what it allows holds from here on
     for key, value in _flatten(_plain(config), ""):
         if key not in known and key.startswith(tuple(f"{one}." for one in OPEN_KEYS)):
             continue
@@ -188,6 +189,7 @@ def _compose_words(name: str, quoted: list[str]) -> DictConfig:
             if not GlobalHydra.instance().is_initialized():
                 stack.enter_context(initialize_config_module(CONFIG_MODULE, version_base="1.3"))
             config = compose(name, overrides=quoted, return_hydra_config=True)
+            allow(OmegaConf.select(config, "allow"))
             refuse_foreign_classes(config)
             with open_dict(config):
                 del config["hydra"]

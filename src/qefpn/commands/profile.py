@@ -98,7 +98,8 @@ def chosen(options: DictConfig, words: Sequence[str]) -> tuple[TrainConfig, Sali
             options.data.root is None and options.data.images is None and options.data.masks is None,
             "data.root is for the quality of a trained network: give checkpoint=RUN/checkpoints/best.ckpt too",
         )
-        (composed,) = check_overrides("train", [*words, "data.root=."], multirun=False)
+        own = [f"allow=[{','.join(map(str, options.allow))}]"]
+        (composed,) = check_overrides("train", [*words, "data.root=.", *own], multirun=False)
         config = typed(composed)
         unloaded(config)
         check(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import multiprocessing
 import os
@@ -14,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from qefpn.text import open_text
 from qefpn.whole import write_whole
@@ -153,11 +154,14 @@ def claimed_gpu(sweep: Path, count: int) -> Iterator[int | None]:
     """
     sweep.mkdir(parents=True, exist_ok=True)
     for index in range(count):
-        with (sweep / f".gpu-{index}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            yield index  # closing the file gives the lock back, and so does a kill
-            return
+        lock = FileLock(sweep / f".gpu-{index}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            continue
+        try:
+            yield index
+        finally:
+            lock.release()  # a kill gives it back too
+        return
     yield None

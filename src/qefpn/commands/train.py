@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from qefpn.commands.idle_keys import refuse_idle_keys
 from qefpn.commands.overrides import (
     check_overrides,
     compose_run,
@@ -110,6 +111,8 @@ def _check(words: Sequence[str], *, multirun: bool) -> None:
                 # GPUs are looked for where the job runs: a login node may have none
                 config.trainer.accelerator, config.trainer.sync_batchnorm = "cpu", None
             check(config)
+            if not multirun:
+                refuse_idle_keys(words, config)
     finally:
         if started_by is not None:
             os.environ["TORCHELASTIC_RUN_ID"] = started_by

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from qefpn.implicit.adjoints import ADJOINTS, Adjoint
 from qefpn.implicit.residuals import RESIDUALS, Residual
 from qefpn.implicit.solvers import SOLVERS, Solver
+from qefpn.parts import described
 from qefpn.registry import Registry
 
 T = TypeVar("T")
@@ -42,16 +43,13 @@ def build_adjoint(name: str, **options: Any) -> Adjoint:
     return _build(ADJOINTS, name, options)
 
 
-def describe(part: Solver | Residual | Adjoint) -> dict[str, Any]:
-    """What :func:`build_solver` and the like make ``part`` of: plain values, its ``name`` and its options.
-
-    Raises:
-        TypeError: a part that no name stands for.
-    """
+def describe(part: Solver | Residual | Adjoint) -> dict[str, Any] | None:
+    """What makes ``part`` again, as plain values: its ``name`` and its options, as :func:`build_solver` and the like
+    take them; for one that has no name, what :func:`qefpn.parts.described` says."""
     entries: list[Registry[Any]] = [SOLVERS, RESIDUALS, ADJOINTS]
     name = next((name for entry in entries if (name := entry.name_of(type(part))) is not None), None)
     if name is None:
-        raise TypeError(f"{type(part).__qualname__} is no solver, residual or adjoint that has a name")
+        return described(part)
     options = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}  # type: ignore[arg-type]
     return {"name": name} | {
         key: describe(value) if isinstance(value, Solver) else value for key, value in options.items()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qefpn.errors import UserError
 from qefpn.losses.extractor import EdgeExtractor, full_precision
 from qefpn.losses.functional import iou_loss, mask_cross_entropy
+from qefpn.losses.kernels import Kernel
 from qefpn.registry import Registry, import_submodules
 
 
@@ -33,7 +34,7 @@ class SaliencyLoss(nn.Module):
     #: whether `forward` needs the network's low-level edge logits
     needs_edge_logits: ClassVar[bool] = False
 
-    def __init__(self, edge_filter: str = "sobel", **weights: float) -> None:
+    def __init__(self, edge_filter: str | Kernel = "sobel", **weights: float) -> None:
         super().__init__()
         self.extract = EdgeExtractor(edge_filter)
         for name, value in weights.items():
@@ -101,7 +102,7 @@ class SaliencyLoss(nn.Module):
 LOSSES: Registry[type[SaliencyLoss]] = Registry("loss")
 
 
-def build_loss(name: str, edge_filter: str = "sobel", **weights: Any) -> SaliencyLoss:
+def build_loss(name: str, edge_filter: str | Kernel = "sobel", **weights: Any) -> SaliencyLoss:
     """The objective called ``name``.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qefpn.losses.kernels import EDGE_FILTERS
+from qefpn.losses.kernels import EDGE_FILTERS, Kernel
 from qefpn.registry import import_submodules
 
 import_submodules("qefpn.losses.filters")
@@ -20,8 +20,9 @@ def full_precision(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def edge_kernel(name: str) -> Tensor:
-    """The pair of normalised filters called ``name``: (2, 1, K, K) float64, horizontal then vertical.
+def edge_kernel(filter: str | Kernel) -> Tensor:
+    """The pair of normalised filters of a name, or of the rows of the horizontal one: (2, 1, K, K) float64, horizontal
+    then vertical.
 
     Each filter is divided by the sum of its positive weights, so that its response to values in [0, 1] lies
     in [-1, 1] whatever the filter: edge losses of different filters are then of one scale.
@@ -30,7 +31,9 @@ def edge_kernel(name: str) -> Tensor:
         ValueError: no filter has that name, or the filter registered under it is not square and of odd
             size, or has no positive weight.
     """
-    horizontal = torch.tensor(EDGE_FILTERS.get(name)(), dtype=torch.float64)
+    name = filter if isinstance(filter, str) else "of your own"
+    rows = EDGE_FILTERS.get(filter)() if isinstance(filter, str) else filter
+    horizontal = torch.tensor(rows, dtype=torch.float64)
     if horizontal.ndim != 2 or horizontal.shape[0] != horizontal.shape[1] or horizontal.shape[0] % 2 == 0:
         raise ValueError(f"edge filter {name!r} is {tuple(horizontal.shape)}; it must be square and odd")
     scale = horizontal.clamp(min=0).sum()
@@ -59,7 +62,7 @@ def gradient_magnitude(x: Tensor, kernel: Tensor) -> Tensor:
         return magnitude.clamp(max=1.0).reshape(x.shape)
 
 
-def edges(x: Tensor, filter: str = "sobel") -> Tensor:
+def edges(x: Tensor, filter: str | Kernel = "sobel") -> Tensor:
     """Edges of saliency maps, differentiably. The function under `EdgeExtractor`, which see."""
     return gradient_magnitude(x, edge_kernel(filter))
 
@@ -68,7 +71,7 @@ class EdgeExtractor(nn.Module):
     """Extracts the edges of saliency maps; fixed filters, no parameters, no state to save.
 
     Args:
-        name: "sobel", "prewitt", "frei_chen", "laplacian" or "scharr".
+        filter: "sobel", "prewitt", "frei_chen", "laplacian" or "scharr"; or the rows of the horizontal filter.
 
     Shape:
         probabilities in [0, 1], (B, 1, H, W), any floating dtype → edges in [0.001, 1], same shape, float32
@@ -83,10 +86,10 @@ class EdgeExtractor(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, name: str = "sobel") -> None:
+    def __init__(self, filter: str | Kernel = "sobel") -> None:
         super().__init__()
-        self.name = name
-        self.register_buffer("kernel", edge_kernel(name), persistent=False)
+        self.name = filter if isinstance(filter, str) else "of your own"
+        self.register_buffer("kernel", edge_kernel(filter), persistent=False)
 
     def forward(self, probabilities: Tensor) -> Tensor:
         return gradient_magnitude(probabilities, self.kernel)

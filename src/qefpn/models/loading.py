@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,28 @@ from torch import Tensor
 from qefpn.errors import UserError
 from qefpn.models.network import QEFPN
 from qefpn.models.weights import read_checkpoint, refuse_named_classes
+from qefpn.parts import allowed
 
 PREFIX = "network."
 FILLED_IN = (f"{PREFIX}mean", f"{PREFIX}std")
 """Entries that the network fills in where a checkpoint of an earlier version lacks them."""
 
 
-def load_model(path: str | Path) -> QEFPN:
+def load_model(path: str | Path, *, allow: Sequence[str] = ()) -> QEFPN:
     """The network of a Lightning checkpoint, on the CPU and in evaluation mode.
 
     Reads ``hyper_parameters["network"]`` (the arguments of ``QEFPN``) and the entries of ``state_dict``
     that begin with "network.". Nothing but tensors and plain values is ever unpickled.
 
+    Args:
+        path: the file.
+        allow: packages beside ours that parts of the network may be of, such as ``["my_package"]``: they are imported.
+
     Raises:
         UserError: no such file, no such checkpoint, or one that does not fit this version's network.
     """
-    return network_of(read_checkpoint(path), path)
+    with allowed(allow):
+        return network_of(read_checkpoint(path), path)
 
 
 def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:

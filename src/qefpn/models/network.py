@@ -25,7 +25,7 @@ from qefpn.implicit import (
     build_solver,
     describe,
 )
-from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
+from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
 from qefpn.models.decoder import DECODERS
 from qefpn.models.fusion import FullyConnectedFusion
 from qefpn.models.layers import (
@@ -39,6 +39,7 @@ from qefpn.models.layers import (
 from qefpn.models.neck import Neck
 from qefpn.models.pyramid import ImplicitPyramid, PlainPyramid
 from qefpn.models.transformation import Transformation
+from qefpn.parts import build_part, described, names_class
 
 SMALLEST = 32
 """Smallest height and width of a picture in pixels: the stride of the coarsest level."""
@@ -85,9 +86,9 @@ class QEFPN(nn.Module):
         decoder: "cross_feature", "fpn" or "sum".
         decoder_passes: passes of the cross-feature decoder.
         decoder_channels: channels in the decoder; ``None`` for ``channels``.
-        solver, residual, adjoint: objects of ``qefpn.implicit``, names, or mappings with "name" and options;
-            ``None`` for Broyden, quasi-equilibrium and the implicit adjoint (unrolled for the solver
-            "unroll").
+        solver, residual, adjoint: objects of ``qefpn.implicit``, names, or mappings with "name" and options, or with
+            ``_target_`` and options (:mod:`qefpn.parts`); ``None`` for Broyden, quasi-equilibrium and the implicit
+            adjoint (unrolled for the solver "unroll").
         residual_in_eval: keep ``residual`` in evaluation, where the plain equilibrium is solved by default.
         start: "zero", or "last": a training step's solve starts where the last one ended (see ``ImplicitPyramid``).
         weight_norm: weight norm on every convolution of f_theta.
@@ -105,7 +106,7 @@ class QEFPN(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "resnet50",
+        backbone: str | Mapping[str, Any] | Backbone = "resnet50",
         weights: str | Path | None = None,
         *,
         backbone_options: Mapping[str, Any] | None = None,
@@ -160,7 +161,13 @@ class QEFPN(nn.Module):
             self.pyramid = ImplicitPyramid(
                 transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval, start=start
             )
-        self.backbone = build_backbone(backbone, levels, weights, backbone_options)
+        self.backbone: Backbone
+        if isinstance(backbone, Backbone):
+            self.backbone = backbone
+        elif isinstance(backbone, Mapping):
+            self.backbone = build_part(backbone, Backbone, "backbone", levels=levels)
+        else:
+            self.backbone = build_backbone(backbone, levels, weights, backbone_options)
         self.mean: Tensor
         self.std: Tensor
         for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
@@ -309,15 +316,16 @@ def _checked_levels(levels: Sequence[int]) -> tuple[int, ...]:
 
 def _solving(solver: Any, residual: Any, adjoint: Any) -> tuple[Any, Any, Any]:
     """Objects from names, mappings or ``None``."""
-    solver = _built(build_solver, solver, "solver") or Broyden()
-    residual = _built(build_residual, residual, "residual") or QuasiEquilibrium()
+    solver = _built(build_solver, solver, Solver) or Broyden()
+    residual = _built(build_residual, residual, Residual) or QuasiEquilibrium()
     default = UnrolledAdjoint if isinstance(solver, Unroll) else ImplicitAdjoint
-    return solver, residual, _built(build_adjoint, adjoint, "adjoint") or default()
+    return solver, residual, _built(build_adjoint, adjoint, Adjoint) or default()
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (Solver, Residual, Adjoint)):
-        return describe(value)
+    if isinstance(value, (Solver, Residual, Adjoint, Backbone)):
+        node = described(value) if isinstance(value, Backbone) else describe(value)
+        return node or type(value).__qualname__  # one of which nobody can tell how it was made
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -325,9 +333,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _built(build: Callable[..., Any], spec: Any, argument: str) -> Any:
+def _built(build: Callable[..., Any], spec: Any, kind: type) -> Any:
+    argument = kind.__name__.lower()
     if isinstance(spec, str):
         return build(spec)
+    if names_class(spec):
+        return build_part(spec, kind, argument, nested=(Solver,))
     if isinstance(spec, Mapping):
         options = dict(spec)
         if "name" not in options:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qefpn.errors import UserError
-from qefpn.named import may_name
+from qefpn.parts import check_target
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ DEEPEST, MOST = 20, 100_000
 
 
 def refuse_named_classes(content: Any, path: str | Path) -> None:
-    """Let no part of a checkpoint or a config.yaml name a class but callbacks and profilers; none is looked up.
+    """Let no part of what a checkpoint or a config.yaml holds name a class of a package that is not allowed here
+    (:mod:`qefpn.parts`): none is looked up, wherever it stands.
 
     Args:
         content: mappings, lists and plain values.
@@ -56,10 +57,8 @@ def refuse_named_classes(content: Any, path: str | Path) -> None:
             raise UserError(f"{path}: {prefix[:60]}... is nested too deeply for a configuration")
         if isinstance(node, Mapping):
             for key, value in node.items():
-                if key == "_target_" and not may_name(f"{prefix}{key}", value):
-                    raise UserError(
-                        f"{path}: {prefix}_target_={str(value)[:80]}: it may not name classes; nothing was imported"
-                    )
+                if key == "_target_":
+                    check_target(value, f"{path}: {prefix}_target_")
                 waiting.append((f"{prefix}{key}.", value, depth + 1))
         elif isinstance(node, list | tuple):
             waiting += [(f"{prefix}{number}.", value, depth + 1) for number, value in enumerate(node)]

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,17 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
 from qefpn.implicit import build_adjoint, build_residual, build_solver
 from qefpn.losses import build_loss
+from qefpn.losses.kernels import Kernel
 from qefpn.models import QEFPN
 from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.weights import read_checkpoint
+from qefpn.parts import TARGET, build_part, names_class
 from qefpn.training.callbacks import build_callbacks, build_profiler
 from qefpn.training.config import TrainConfig, TrainerConfig, named, require
 from qefpn.training.module import VALIDATED, SaliencyModule, Warmup
@@ -41,7 +44,7 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
     decoder = dict(config.decoder)
     pyramid = config.pyramid
     return {
-        "backbone": config.backbone.name,
+        "backbone": backbone_of(config),
         "weights": config.backbone.weights,
         "backbone_options": config.backbone.options,
         "channels": pyramid.channels,
@@ -63,9 +66,29 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
     }
 
 
+def backbone_of(config: TrainConfig) -> str | dict[str, Any]:
+    """The backbone's name; of one of somebody's own what makes it."""
+    own = config.backbone._target_
+    return config.backbone.name if own is None else {TARGET: own} | config.backbone.options
+
+
+def build_criterion(config: TrainConfig) -> nn.Module:
+    """The loss, of ours by its name, or of somebody's own."""
+    if names_class(config.loss):
+        return build_part(config.loss, nn.Module, "loss")
+    return build_loss(**loss_options(config))
+
+
 def loss_options(config: TrainConfig) -> dict[str, Any]:
     """Arguments of :func:`qefpn.losses.build_loss`."""
-    return {**config.loss, "edge_filter": config.edge_filter.get("name", "sobel")}
+    return {**config.loss, "edge_filter": edge_filter_of(config)}
+
+
+def edge_filter_of(config: TrainConfig) -> str | Kernel:
+    """The edge filter's name; of one of somebody's own its rows."""
+    if names_class(config.edge_filter):
+        return build_part(config.edge_filter, tuple, "edge_filter")
+    return str(config.edge_filter.get("name", "sobel"))
 
 
 def regularization_options(config: TrainConfig) -> dict[str, Any]:
@@ -80,7 +103,7 @@ def build_module(config: TrainConfig) -> SaliencyModule:
     torch.manual_seed(config.seed)
     return SaliencyModule(
         named("backbone, pyramid or decoder", lambda: QEFPN(**network_options(config))),
-        loss=named("loss", lambda: build_loss(**loss_options(config))),
+        loss=named("loss", lambda: build_criterion(config)),
         optimizer=named("optimizer", lambda: build_optimizer(**optimizer_options(config))),
         scheduler=named("schedule", lambda: build_schedule(**config.schedule)),
         warmup=Warmup(config.warmup.steps, config.warmup.layers),
@@ -102,13 +125,17 @@ def optimizer_options(config: TrainConfig) -> dict[str, Any]:
 def check(config: TrainConfig) -> None:
     """Raise ``UserError`` with one line naming the key, for every value that cannot work."""
     require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
-    named("solver", lambda: build_solver(**config.solver))
-    named("residual", lambda: build_residual(**config.residual))
-    named("adjoint", lambda: build_adjoint(**config.adjoint))
-    for key, value in config.loss.items():
+    builders: dict[str, Callable[..., Any]] = {
+        "solver": build_solver, "residual": build_residual, "adjoint": build_adjoint
+    }  # fmt: skip
+    for group, build in builders.items():
+        options = getattr(config, group)
+        if not names_class(options):  # of somebody's own: with the network, below
+            named(group, functools.partial(build, **options))
+    for key, value in () if names_class(config.loss) else config.loss.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         require(number or key == "name", f"loss.{key} must be a number, not {value!r}")
-    named("loss", lambda: build_loss(**loss_options(config)))
+    named("loss", lambda: build_criterion(config))
     named("schedule", lambda: build_schedule(**config.schedule))
     build_callbacks(config.callbacks)
     build_profiler(config.profiler)

@@ -20,6 +20,7 @@ from qefpn.training.hardware import fast_bfloat16
 @dataclass
 class BackboneConfig:
     name: str = "resnet50"
+    _target_: str | None = None
     model: str | None = None
     weights: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -186,6 +187,7 @@ class TrainConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     callbacks: dict[str, Any] = field(default_factory=dict)
     profiler: dict[str, Any] = field(default_factory=dict)
+    allow: list[str] = field(default_factory=list)
     seed: int = 0
     init: str | None = None
     resume: str | None = None
@@ -218,6 +220,8 @@ def typed(config: DictConfig) -> TrainConfig:
     except (ValidationError, OmegaConfBaseException) as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(result, TrainConfig)
+    if result.backbone._target_ is not None:
+        result.backbone.name = result.backbone._target_.rpartition(".")[2]  # for whoever tells of it
     if result.adjoint.get("name") == "auto":
         suiting: dict[str, Any] = {"unroll": {"name": "unrolled"}, "otherwise": {"name": "implicit"}} | result.adjoint
         result.adjoint = suiting[name if (name := result.solver.get("name")) in suiting else "otherwise"]

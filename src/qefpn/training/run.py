@@ -21,7 +21,7 @@ from qefpn.models import load_model
 from qefpn.models.loading import FILLED_IN, PREFIX
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
-from qefpn.training.build import build_module, check_port, lightning_trainer, trainer_options
+from qefpn.training.build import build_module, check_port, edge_filter_of, lightning_trainer, trainer_options
 from qefpn.training.callbacks import build_callbacks, build_profiler, progress_callback
 from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, checkpoints_of, is_validated
 from qefpn.training.config import TrainConfig
@@ -237,8 +237,7 @@ def build_trainer(
     callbacks.append(ConfigInCheckpoint(config_content(config, ablation)))
     callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
     if tracking.trackers and config.logger.pictures:
-        edge_filter = config.edge_filter.get("name", "sobel")
-        callbacks.append(ValidationPictures(config.logger.pictures, edge_filter, tracking.pictures))
+        callbacks.append(ValidationPictures(config.logger.pictures, edge_filter_of(config), tracking.pictures))
     callbacks.append(BestCheckpoint(directory / "checkpoints", config.monitor))
     first, validated = (0, False) if state is None else (int(state["global_step"]), is_validated(state))
     run_log = RunLog(directory / "log.csv", first, validated)

@@ -35,11 +35,13 @@ class TensorBoardTracker:
     def __init__(self, config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> None:
         from pytorch_lightning.loggers import TensorBoardLogger
 
-        if one_line(directory.resolve()) != str(directory.resolve()):
+        try:
+            str(directory.resolve()).encode()
+        except UnicodeEncodeError:
             raise UserError(
                 f"logger={config.logger.name}: TensorBoard writes to no directory of such a name: {directory}; "
                 "give another hydra.run.dir, or logger=csv"
-            )
+            ) from None
         self._config = dataclasses.asdict(config) | ({"ablation": dict(ablation)} if ablation else {})
         self.logger = TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
         text = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)

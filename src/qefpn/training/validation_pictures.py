@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from qefpn.losses import edges
+from qefpn.losses.kernels import Kernel
 
 LONGEST = 256
 """Longest side of a shown picture in pixels."""
@@ -40,7 +41,9 @@ class Panel:
     edges: np.ndarray
 
 
-def make_panel(name: str, image: Tensor, mask: Any, prediction: np.ndarray, edge_filter: str = "sobel") -> Panel:
+def make_panel(
+    name: str, image: Tensor, mask: Any, prediction: np.ndarray, edge_filter: str | Kernel = "sobel"
+) -> Panel:
     """Shrink and draw one picture.
 
     Args:
@@ -48,7 +51,7 @@ def make_panel(name: str, image: Tensor, mask: Any, prediction: np.ndarray, edge
         image: uint8 (3, S, S), any device.
         mask: uint8 (H, W), array or tensor.
         prediction: uint8 (H, W).
-        edge_filter: a name of ``qefpn.losses.EDGE_FILTERS``.
+        edge_filter: as :class:`qefpn.losses.EdgeExtractor` takes it.
     """
     height, width = prediction.shape
     scale = min(1.0, LONGEST / max(height, width))
@@ -96,7 +99,7 @@ class ValidationPictures(Callback):
         show: called with the panels and the optimizer step that led to the validation, at its end.
     """
 
-    def __init__(self, count: int, edge_filter: str, show: Callable[[Sequence[Panel], int], None]) -> None:
+    def __init__(self, count: int, edge_filter: str | Kernel, show: Callable[[Sequence[Panel], int], None]) -> None:
         self.count = count
         self.edge_filter = edge_filter
         self.show = show
