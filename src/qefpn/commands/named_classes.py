@@ -45,7 +45,7 @@ def refuse_foreign_classes(config: DictConfig) -> None:
     """
     for key, value in _leaves(config, ""):
         last = key.rpartition(".")[2]
-        if last == "_target_":
+        if last == "_target_" and value is not None:
             if key.partition(".")[0] in PARTS:
                 check_target(value, key)
                 continue
