@@ -184,6 +184,7 @@ MISTAKES = [
     (["trainer.val_check_interval=3", "trainer.accumulate_grad_batches=2"], ["trainer.val_check_interval=3", "2"]),
     (["callbacks=early_stoping"], ["early_stoping", "early_stopping"]),
     (["callbacks=early_stopping", "callbacks.early_stopping.mode=up"], ["callbacks.early_stopping", "mode"]),
+    (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val_f"], ["callbacks.early_stopping", "val_max_f"]),
     (["callbacks=lr_monitor", "+callbacks.lr_monitor.every=2"], ["callbacks.lr_monitor", "every"]),
     (["+callbacks.mine={patience:2}"], ["callbacks.mine", "_target_"]),
     (["+callbacks.mine._target_=qefpn.QEFPN"], ["callbacks.mine", "Callback"]),

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from tests.commands.runs import log, losses, train, words
 from tests.training.breaking import KILL, assert_same_run, at_random, broken_run, run_once
 
 from qefpn.cli import main
 from qefpn.commands.overrides import compose_config
+from qefpn.reporting.sections import settings
 from qefpn.training import build
 from qefpn.training.callbacks import EarlyStopping
 from qefpn.training.config import OWNED, TrainerConfig, typed
@@ -123,6 +125,9 @@ def test_several_callbacks_at_once(tmp_path: Path, data_root: Path) -> None:
     assert "run_training_batch" in (run / "fit-profile.txt").read_text()
     assert [*read_config(run / "config.yaml").callbacks] == ["ema", "lr_monitor", "device_stats"]
     assert losses(run) == losses(train(tmp_path / "plain", data_root, *QUICK))
+    assert main(["evaluate", f"checkpoint={run}/checkpoints/best.ckpt", f"output={tmp_path}/scores"]) == 0
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert dict(settings(written))["callbacks"].startswith("ema (decay 0.999), lr_monitor (logging_interval step")
 
 
 @pytest.mark.parametrize(("option", "said"), [("advanced", "function calls"), ("pytorch", "Self CPU")])
@@ -156,6 +161,16 @@ def test_early_stopping_counts_validations_and_stays_stopped(tmp_path: Path, dat
 def test_early_stopping_knows_which_way_is_better() -> None:
     assert [EarlyStopping(f"val_{name}").mode for name in ("mae", "max_f")] == ["min", "max"]
     assert EarlyStopping("val_mae", mode="max").mode == "max"
+    assert EarlyStopping("loss", check_on_train_epoch_end=True).mode == "min"
+
+
+@pytest.mark.parametrize("nothing", ["data.val_fraction=0", "trainer.limit_val_batches=0"])
+def test_early_stopping_without_validation_is_refused(
+    nothing: str, tmp_path: Path, data_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(tmp_path / "run", data_root, *QUICK, "callbacks=early_stopping", nothing)) == 2
+    err = capfd.readouterr().err
+    assert "Traceback" not in err and "data.val_fraction" in err.strip().splitlines()[-1]
 
 
 # 10 pictures to train on: five batches of two an epoch

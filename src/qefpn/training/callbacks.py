@@ -14,6 +14,7 @@ from pytorch_lightning.profilers import Profiler
 
 from qefpn.errors import UserError
 from qefpn.parts import build_part
+from qefpn.training.module import VALIDATED
 
 
 def build_callbacks(parts: Mapping[str, Any]) -> list[Callback]:
@@ -52,20 +53,31 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
 
     Args:
         monitor: ``val_...``.
-        mode: ``max`` or ``min``; None: ``min`` of the mean absolute error, ``max`` of all other scores.
+        mode: ``max`` or ``min``; None: ``max`` of scores, ``min`` of the mean absolute error and of losses.
         options: Lightning's; ``patience`` counts validations.
     """
 
     def __init__(self, monitor: str, mode: str | None = None, **options: Any) -> None:
-        mode = mode or ("min" if monitor.endswith("mae") else "max")
-        super().__init__(monitor=monitor, mode=mode, **{"check_on_train_epoch_end": False, **options})
+        options = {"check_on_train_epoch_end": False, **options}
+        scores = [f"val_{name}" for name in VALIDATED]
+        if not options["check_on_train_epoch_end"] and monitor not in scores:
+            raise ValueError(f"monitor is one of {', '.join(scores)}, not {monitor!r}")
+        mode = mode or ("max" if monitor in scores and monitor != "val_mae" else "min")
+        super().__init__(monitor=monitor, mode=mode, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was seen; the patience is this run's."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go no further where the run had ended already."""
+        """Go no further where the run had ended already.
+
+        Raises:
+            UserError: nothing is validated that could be waited for.
+        """
+        unvalidated = trainer.limit_val_batches == 0 or not getattr(trainer.datamodule, "val_pairs", True)  # type: ignore[attr-defined]
+        if unvalidated and not self._check_on_train_epoch_end:
+            raise UserError("callbacks=early_stopping waits for validations: give data.val_fraction above 0")
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
