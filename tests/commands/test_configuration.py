@@ -23,6 +23,7 @@ GROUPS = (
         "backbone",
         "callbacks",
         "data",
+        "debug",
         "decoder",
         "edge_filter",
         "experiment",
@@ -30,7 +31,7 @@ GROUPS = (
         "loss",
         "optimizer",
     ),
-    *("pyramid", "residual", "schedule", "solver", "trainer"),
+    *("profiler", "pyramid", "residual", "schedule", "solver", "trainer"),
 )
 OPTIONS = [f"{group}={option}" for group in GROUPS for option in group_options(group)]
 SMALL = [word for word in TINY if word.startswith("pyramid.")]
@@ -60,9 +61,12 @@ def test_every_option_of_every_group(rank: int, monkeypatch: pytest.MonkeyPatch)
     experiment = choices.pop("experiment")
     config = composed(*(f"{group}={option}" for group, option in choices.items()), *SMALL)
     check(config)
+    assert [*config.callbacks] == ([] if choices["callbacks"] == "none" else [choices["callbacks"]])
+    profiler = str(config.profiler.get("_target_", "none")).lower()
+    assert choices["profiler"] in profiler
     for group, name in choices.items():
-        found = getattr(config, group)
-        if group != "trainer":
+        if group not in ("callbacks", "debug", "profiler", "trainer"):
+            found = getattr(config, group)
             assert (found["name"] if isinstance(found, dict) else found.name) in known_as(name, config)
     check(composed(f"experiment={experiment}", *SMALL))
 
@@ -168,6 +172,23 @@ MISTAKES = [
     (["trainer.limit_train_batches=1.5"], ["trainer.limit_train_batches"]),
     (["trainer.limit_val_batches=many"], ["trainer.limit_val_batches"]),
     (["trainer.devices=two"], ["trainer.devices", "two"]),
+    (["trainer.callbacks=[x]"], ["trainer.callbacks", "callbacks=NAME"]),
+    (["+trainer.default_root_dir=x"], ["trainer.default_root_dir", "hydra.run.dir"]),
+    (["trainer.gradient_clip_algorithm=norms"], ["trainer.gradient_clip_algorithm=norms"]),
+    (["trainer.reload_dataloaders_every_n_epochs=-1"], ["trainer.reload_dataloaders_every_n_epochs=-1"]),
+    (["trainer.overfit_batchs=2"], ["trainer.overfit_batchs", "mean trainer.overfit_batches"]),
+    (["trainer.sync_batchnorm=true"], ["trainer.sync_batchnorm=true", "GPUs"]),
+    (["trainer.val_check_interval=2.5"], ["trainer.val_check_interval", "2.5"]),
+    (["trainer.val_check_interval=00:00:10:00"], ["trainer.val_check_interval", "number of batches"]),
+    (["trainer.check_val_every_n_epoch=null"], ["trainer.check_val_every_n_epoch", "trainer.val_check_interval"]),
+    (["trainer.val_check_interval=3", "trainer.accumulate_grad_batches=2"], ["trainer.val_check_interval=3", "2"]),
+    (["callbacks=early_stoping"], ["early_stoping", "early_stopping"]),
+    (["callbacks=early_stopping", "callbacks.early_stopping.mode=up"], ["callbacks.early_stopping", "mode"]),
+    (["callbacks=lr_monitor", "+callbacks.lr_monitor.every=2"], ["callbacks.lr_monitor", "every"]),
+    (["+callbacks.mine={patience:2}"], ["callbacks.mine", "_target_"]),
+    (["+callbacks.mine._target_=qefpn.QEFPN"], ["callbacks.mine", "Callback"]),
+    (["+profiler._target_=pytorch_lightning.callbacks.Timer"], ["profiler", "Profiler"]),
+    (["+profiler._target_=pytorch_lightning.profilers.os.mkdir"], ["profiler._target_", "os.mkdir"]),
     (["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp"], ["data.batch_size=4", "3"]),
     (["backbone=resnet50", "backbone.options.depth=3"], ["backbone", "depth"]),
     (["backbone.model=resnet10x"], ["resnet10x"]),

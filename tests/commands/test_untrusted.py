@@ -92,6 +92,20 @@ CONFIGURATIONS = {
     "solver itself": ("solver/mine.yaml", "{_target_: os.mkdir, path: MARKER}"),
     "backbone": ("backbone/mine.yaml", f"{{name: resnet18, weights: null, options: {CALL}}}"),
     "data": ("data/mine.yaml", f"{{name: folder, root: ., lists: {CALL}}}"),
+    "of training": ("callbacks/mine.yaml", f"{{mine: {CALL}}}"),
+    "of training, within": (
+        "callbacks/mine.yaml",
+        f"{{mine: {{_target_: pytorch_lightning.callbacks.Timer, duration: {CALL}}}}}",
+    ),
+    "of training, through a module of ours": (
+        "callbacks/mine.yaml",
+        "{mine: {_target_: qefpn.cli.os.mkdir, path: MARKER}}",
+    ),
+    "profiler": ("profiler/mine.yaml", CALL),
+    "profiler, through Lightning's imports": (
+        "profiler/mine.yaml",
+        "{_target_: pytorch_lightning.profilers.profiler.os.mkdir, path: MARKER}",
+    ),
     "callbacks": ("experiment/mine.yaml", f"# @package _global_\nhydra: {{callbacks: {{mine: {CALL}}}}}"),
     "callbacks, through a module of ours": (
         "experiment/mine.yaml",

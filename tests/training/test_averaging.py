@@ -55,7 +55,7 @@ def assert_equal(one: State, other: State) -> None:
 def test_the_average_is_validated_and_kept_beside_what_is_trained(
     tmp_path: Path, data_root: Path, seen: dict[str, Any]
 ) -> None:
-    run = train(tmp_path / "run", data_root, *RUN, "callbacks.decay=0.4")
+    run = train(tmp_path / "run", data_root, *RUN, "callbacks.ema.decay=0.4")
     # the first step starts the average; afterwards it keeps .1 (the first: 2 of 11 steps) up to .4 of itself
     averages: list[State] = []
     for number, state in enumerate(seen["trained"]):
@@ -122,7 +122,7 @@ def test_a_run_goes_on_only_as_what_it_was(tmp_path: Path, data_root: Path, caps
     assert int(state["averaging_state"]["n_averaged"]) == 3
 
 
-@pytest.mark.parametrize("word", ["callbacks.decay=1.0", "callbacks.decay=-0.1", "callbacks.decay=a", "+callbacks.x=1"])
+@pytest.mark.parametrize("word", [f"callbacks.ema.{word}" for word in ("decay=1.0", "decay=-0.1", "decay=a", "x=1")])
 def test_impossible_values_are_one_line(
     word: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

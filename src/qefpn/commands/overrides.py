@@ -273,6 +273,11 @@ def explain(error: Exception, name: str) -> str:
 
 
 def _unknown(key: str, known: list[str]) -> str:
+    if key.startswith("trainer."):
+        from qefpn.training.config import owned_key
+
+        if (owned := owned_key(key)) is not None:
+            return owned
     known = [name for name in known if name != key]
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     if not close:  # the last part alone: `max_step` for trainer.max_steps

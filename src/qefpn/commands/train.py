@@ -112,7 +112,8 @@ def _check(words: Sequence[str], *, multirun: bool) -> bool:
         for composed in check_overrides("train", words, multirun=multirun):
             config = typed(composed)
             if multirun and chosen(words, "hydra/launcher") == "slurm":
-                config.trainer.accelerator = "cpu"  # GPUs are looked for where the job runs: a login node may have none
+                # GPUs are looked for where the job runs: a login node may have none
+                config.trainer.accelerator, config.trainer.sync_batchnorm = "cpu", None
             check(config)
             kept = kept and not config.trainer.fast_dev_run
             if not multirun:

@@ -324,7 +324,8 @@ class SaliencyDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> ResumableLoader:
-        """Batches of the training pictures; goes on where a resumed run stopped."""
+        """Batches of the training pictures; goes on where a resumed run stopped. The same ones each epoch where the
+        trainer overfits some."""
         if self.train_set is None:
             self.setup("fit")
         assert self.train_set is not None
@@ -336,6 +337,7 @@ class SaliencyDataModule(pl.LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            shuffle=self.trainer is None or not self.trainer.overfit_batches,  # type: ignore[attr-defined]
             progressive=self.progressive,
             progress=self._share_done,
         )

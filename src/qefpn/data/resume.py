@@ -15,7 +15,7 @@ from qefpn.data.layouts import Pair
 from qefpn.data.sampler import ShardSampler
 from qefpn.errors import UserError
 
-__all__ = ["Place", "ResumableLoader", "check_identity", "fingerprint", "place_of"]
+__all__ = ["Place", "ResumableLoader", "check_identity", "fingerprint", "is_due", "place_of"]
 
 
 class Place(NamedTuple):
@@ -47,15 +47,35 @@ def place_of(trainer: pl.Trainer) -> Place:
     if not whole:
         done -= done % trainer.accumulate_grad_batches
     if epoch.processed < epoch.ready:  # within the epoch
-        return Place(number + 1, 0) if whole and _is_validated(loop) else Place(number, done)
+        return Place(number + 1, 0) if whole and _is_validated(trainer) else Place(number, done)
     return Place(number, done) if done > 0 and not whole else Place(epoch.processed, 0)
 
 
-def _is_validated(loop: Any) -> bool:
-    """Whether the epoch at hand has been validated; its total is set to 0 when an epoch begins."""
-    progress = loop.epoch_loop.val_loop.batch_progress
+def _is_validated(trainer: pl.Trainer) -> bool:
+    """Whether the epoch at hand has been validated; its total is set to 0 when an epoch begins.
+
+    Within an epoch there may have been validations too: a module that knows says whether one came after the last step.
+    """
+    progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
     ran = progress.total.completed > 0 and progress.current.completed == progress.current.ready
-    return bool(ran and progress.is_last_batch)
+    at = getattr(trainer.lightning_module, "validated_at", trainer.global_step)
+    return bool(ran and progress.is_last_batch and at == trainer.global_step)
+
+
+def is_due(trainer: pl.Trainer, place: Place, trained: int) -> bool:
+    """Whether a validation belongs to a place within an epoch.
+
+    Args:
+        trainer: that trains.
+        place: between two steps.
+        trained: batches of all epochs that were trained on.
+    """
+    interval, every = trainer.val_check_batch, trainer.check_val_every_n_epoch
+    if not interval or interval == float("inf") or place.batch == 0:
+        return False
+    if every is None:
+        return trained % interval == 0
+    return (place.epoch + 1) % every == 0 and place.batch % interval == 0
 
 
 @functools.lru_cache(maxsize=2)  # asked for with every checkpoint

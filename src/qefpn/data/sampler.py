@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import DistributedSampler, Sampler, SequentialSampler
 
 from qefpn.errors import UserError
 
@@ -164,11 +164,11 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
         return [SampleKey(int(index), epoch, size) for index in chosen[self.rank :: self.world_size]]
 
 
-class ShardSampler(DistributedSampler[int]):
+class ShardSampler(DistributedSampler[int], SequentialSampler):
     """Every ``world_size``-th picture from ``rank`` on: over all ranks each picture exactly once.
 
     PyTorch's own repeats pictures to even out the ranks, which would count them twice in a score; here ranks may differ
-    by one picture. It is one of those, so that Lightning does not put its own in its place.
+    by one picture. It is one of those, and a sequential one, so that Lightning does not put its own in its place.
     """
 
     def __init__(self, count: int, *, rank: int = 0, world_size: int = 1) -> None:

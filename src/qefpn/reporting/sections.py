@@ -80,6 +80,8 @@ def settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _setting_text(value: Any, name_only: bool) -> str:
     if not isinstance(value, Mapping):
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if "name" not in value and "_target_" not in value and all(isinstance(one, Mapping) for one in value.values()):
+        return ", ".join(_setting_text({"name": part, **one}, False) for part, one in value.items())
     name = str(value.get("name", ""))
     if name_only:
         return name

@@ -37,7 +37,9 @@ class AveragedWeights(WeightAveraging):
         decay: what the average keeps of itself a step, in [0, 1), see :func:`ema`.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float = 0.999) -> None:
+        if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), not {decay!r}")
         super().__init__(avg_fn=ema(decay))
         self._swapped = False
 

@@ -7,6 +7,7 @@ import datetime
 import functools
 import inspect
 import os
+import re
 import socket
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
+from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -29,8 +31,8 @@ from qefpn.models import QEFPN
 from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.weights import read_checkpoint
 from qefpn.parts import TARGET, build_part, names_class
-from qefpn.training.callbacks import build_callbacks
-from qefpn.training.config import TrainConfig, named, require
+from qefpn.training.callbacks import build_callbacks, build_profiler
+from qefpn.training.config import TrainConfig, TrainerConfig, named, require
 from qefpn.training.module import VALIDATED, SaliencyModule, Warmup
 from qefpn.training.optimizers import OPTIMIZERS, build_optimizer
 from qefpn.training.schedule import build_schedule
@@ -135,10 +137,11 @@ def check(config: TrainConfig) -> None:
         require(number or key == "name", f"loss.{key} must be a number, not {value!r}")
     named("loss", lambda: build_criterion(config))
     named("schedule", lambda: build_schedule(**config.schedule))
-    named("callbacks", lambda: build_callbacks(**config.callbacks))
+    build_callbacks(config.callbacks)
+    build_profiler(config.profiler)
     _check_data(config)
-    _check_rest(config)
     _check_trainer(config)
+    _check_rest(config)
     _check_files(config)
     # Last, since it takes longest: a second for a large backbone.
     fresh = {**network_options(config), "weights": None}
@@ -213,7 +216,9 @@ def _check_trainer(config: TrainConfig) -> None:
         f"trainer.fp32_precision={trainer.fp32_precision} needs a newer torch; use ieee",
     )
     for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
-        require(getattr(trainer, key) >= 1, f"trainer.{key} must be at least 1, not {getattr(trainer, key)}")
+        value = getattr(trainer, key)
+        require(value is None or value >= 1, f"trainer.{key} must be at least 1, not {value}")
+    require(not trainer.barebones, "trainer.barebones=true: a run keeps a log and checkpoints; use qefpn profile")
     clip, threads = trainer.gradient_clip_val, trainer.num_threads
     require(clip is None or clip >= 0, f"trainer.gradient_clip_val must be at least 0, not {clip}")
     require(threads is None or threads >= 1, f"trainer.num_threads must be at least 1, not {threads}")
@@ -225,7 +230,8 @@ def _check_trainer(config: TrainConfig) -> None:
             len(parts) == 4 and all(part.isdigit() for part in parts) and any(int(part) for part in parts),
             f"trainer.max_time is written DD:HH:MM:SS, not {trainer.max_time!r}",
         )
-    for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+    _check_intervals(config)
+    for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"):
         limit = getattr(trainer, key)
         share = isinstance(limit, float) and 0.0 <= limit <= 1.0
         count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
@@ -236,6 +242,28 @@ def _check_trainer(config: TrainConfig) -> None:
     require(isinstance(deterministic, bool), f"trainer.deterministic is true or false, not {deterministic!r}")
     fast = trainer.fast_dev_run
     require(isinstance(fast, int) and fast >= 0, f"trainer.fast_dev_run is true, false or a count, not {fast!r}")
+
+
+def _check_intervals(config: TrainConfig) -> None:
+    """Validations within an epoch: at places that a resumed run finds again."""
+    trainer = config.trainer
+    interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
+    share = isinstance(interval, float) and 0.0 < interval <= 1.0
+    count = isinstance(interval, int) and not isinstance(interval, bool) and interval >= 1
+    require(
+        share or count,
+        f"trainer.val_check_interval is a share of an epoch in (0, 1] or a number of batches, not {interval!r}",
+    )
+    require(
+        every is not None or count,
+        "trainer.check_val_every_n_epoch=null needs a number of batches as trainer.val_check_interval",
+    )
+    batches = trainer.accumulate_grad_batches
+    require(
+        (share and interval == 1.0) or batches == 1 or (count and interval % batches == 0),
+        f"trainer.val_check_interval={interval} may fall within a step of trainer.accumulate_grad_batches={batches}: "
+        f"give a multiple of {batches} batches",
+    )
 
 
 def _check_files(config: TrainConfig) -> None:
@@ -266,7 +294,35 @@ def trainer_options(config: TrainConfig) -> dict[str, Any]:
     patience = datetime.timedelta(seconds=options.pop("rank_timeout"))
     if options["strategy"] == "ddp":
         options["strategy"] = DDPStrategy(timeout=patience)
+    if options["sync_batchnorm"] is None:
+        options["sync_batchnorm"] = _syncs(_probe(config))
     return options | {"num_nodes": node_count()}
+
+
+def _syncs(trainer: pl.Trainer) -> bool:
+    """Whether batch norms of several processes can be made to see the whole batch: torch's are made for GPUs."""
+    return trainer.world_size > 1 and isinstance(trainer.accelerator, CUDAAccelerator)
+
+
+def lightning_trainer(config: TrainConfig, **options: Any) -> pl.Trainer:
+    """``pl.Trainer(**options)``.
+
+    Args:
+        config: where the options are from, as far as they are a user's.
+        options: arguments.
+
+    Raises:
+        UserError: what Lightning refuses, with the keys that were given.
+    """
+    try:
+        return pl.Trainer(**options)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        usual = dataclasses.asdict(TrainerConfig(max_epochs=50))
+        given = {key: value for key, value in dataclasses.asdict(config.trainer).items() if value != usual[key]}
+        named_in_it = [key for key in given if re.search(rf"\b{key}\b", text)]
+        keys = " ".join(f"trainer.{key}={given[key]}" for key in named_in_it or given)
+        raise UserError(f"{keys or 'trainer'}: {text.partition('. ')[0][:300]}") from None
 
 
 def node_count() -> int:
@@ -293,23 +349,23 @@ def device_count(config: TrainConfig) -> int:
     on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and there > 0)
     if on_gpu and str(trainer.devices).isdigit() and int(trainer.devices) > there:
         raise UserError(f"trainer.devices={trainer.devices}, but only {there} GPU(s) are there")
-    return _probe(config).world_size
+    probe = _probe(config)
+    require(
+        not trainer.sync_batchnorm or isinstance(probe.accelerator, CUDAAccelerator),
+        "trainer.sync_batchnorm=true needs GPUs: leave it out (on several GPUs it is on by itself)",
+    )
+    return probe.world_size
 
 
 def _probe(config: TrainConfig) -> pl.Trainer:
     """A trainer that is asked, and does nothing."""
-    options = {key: getattr(config.trainer, key) for key in ("accelerator", "devices", "strategy", "precision")}
-    given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
+    ours = ("fp32_precision", "rank_timeout", "num_threads", "max_time")
+    lasting = ("deterministic", "benchmark")  # set for the whole process
+    options = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in (*ours, *lasting)}
+    options |= {"sync_batchnorm": False, "enable_progress_bar": False, "num_nodes": node_count()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run says them again
-        try:
-            probe: pl.Trainer = named(
-                given,
-                lambda: pl.Trainer(**options, num_nodes=node_count(), logger=False, enable_checkpointing=False),
-            )
-        except MisconfigurationException as error:  # an accelerator that this machine lacks
-            raise UserError(f"{given}: {str(error).splitlines()[0]}") from None
-    return probe
+        return lightning_trainer(config, **options, logger=False, enable_checkpointing=False)
 
 
 def check_port(devices: int, environment: Mapping[str, str]) -> None:

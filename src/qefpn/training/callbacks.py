@@ -1,38 +1,72 @@
-"""Callbacks: those that the group ``callbacks`` names, and the progress shown in a terminal or as lines in a log."""
+"""Callbacks and profilers as a configuration names them, and the progress shown in a terminal or as lines in a log."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+from pytorch_lightning.profilers import Profiler
 
-from qefpn.training.averaging import AveragedWeights
-
-
-def _ema(decay: float = 0.999) -> list[Callback]:
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
-        raise ValueError(f"decay must be in [0, 1), not {decay!r}")
-    return [AveragedWeights(decay)]
+from qefpn.errors import UserError
+from qefpn.parts import build_part
 
 
-CALLBACKS: dict[str, Callable[..., list[Callback]]] = {"none": lambda: [], "ema": _ema}
+def build_callbacks(parts: Mapping[str, Any]) -> list[Callback]:
+    """The callbacks that the group ``callbacks`` names, in its order.
 
-
-def build_callbacks(name: str = "none", **options: Any) -> list[Callback]:
-    """The callbacks of the group ``callbacks``: a name of :data:`CALLBACKS` and its options.
+    Args:
+        parts: name → ``_target_``, a class of Lightning's callbacks, and its options; None for one that is left out.
 
     Raises:
-        ValueError: an unknown name, or an impossible value.
-        TypeError: an option that the callback does not have.
+        UserError: no such callback, or options that it refuses.
     """
-    if name not in CALLBACKS:
-        raise ValueError(f"there are {', '.join(CALLBACKS)}, not {name!r}")
-    return CALLBACKS[name](**options)
+    return [
+        build_part(_part(part, f"callbacks.{name}"), Callback, f"callbacks.{name}")
+        for name, part in parts.items()
+        if part is not None
+    ]
+
+
+def build_profiler(part: Mapping[str, Any]) -> Profiler | None:
+    """The profiler that the group ``profiler`` names; None for ``profiler=none``.
+
+    Raises:
+        UserError: as :func:`build_callbacks`.
+    """
+    return build_part(_part(part, "profiler"), Profiler, "profiler") if part else None  # type: ignore[type-abstract]
+
+
+def _part(node: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UserError(f"{where}: has no _target_, the class that it stands for")
+    return node
+
+
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's, after each validation; a resumed run stops where an unbroken one would.
+
+    Args:
+        monitor: ``val_...``.
+        mode: ``max`` or ``min``; None: ``min`` of the mean absolute error, ``max`` of all other scores.
+        options: Lightning's; ``patience`` counts validations.
+    """
+
+    def __init__(self, monitor: str, mode: str | None = None, **options: Any) -> None:
+        mode = mode or ("min" if monitor.endswith("mae") else "max")
+        super().__init__(monitor=monitor, mode=mode, **{"check_on_train_epoch_end": False, **options})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was seen; the patience is this run's."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go no further where the run had ended already."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 class ProgressLines(Callback):

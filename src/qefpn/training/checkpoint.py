@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from qefpn.data.resume import Place
+from qefpn.data.resume import Place, is_due
 from qefpn.models import QEFPN
 from qefpn.models.loading import network_of
 from qefpn.models.weights import read_checkpoint
@@ -84,7 +84,7 @@ def is_validated(checkpoint: Mapping[str, Any]) -> bool:
     return bool(checkpoint.get(OWN, {}).get("validated"))
 
 
-def settle_loops(checkpoint: dict[str, Any], place: Place, batches: float) -> None:
+def settle_loops(checkpoint: dict[str, Any], place: Place, trainer: pl.Trainer, *, validated: bool) -> None:
     """Rewrite Lightning's counters in ``checkpoint``, in place, to stand exactly at ``place``.
 
     As Lightning saves them they tell in which hook that was, and some hooks it goes on from wrongly: a batch is trained
@@ -93,8 +93,10 @@ def settle_loops(checkpoint: dict[str, Any], place: Place, batches: float) -> No
     Args:
         checkpoint: as ``Trainer.save_checkpoint`` dumps it.
         place: where to go on.
-        batches: of an epoch.
+        trainer: that trains.
+        validated: whether the weights at that place were validated.
     """
+    batches = trainer.num_training_batches
     checkpoint["epoch"] = place.epoch
     fit = checkpoint["loops"]["fit_loop"]
     begun = place.epoch + (place.batch > 0)
@@ -109,9 +111,9 @@ def settle_loops(checkpoint: dict[str, Any], place: Place, batches: float) -> No
     progress["current"] = dict.fromkeys(progress["current"], place.batch)
     progress["is_last_batch"] = at_end = 0 < place.batch >= batches
 
-    # «In the midst of validation» is what makes Lightning begin it, after the last batch of an epoch; where none is
-    # due it finds that no batch is left, and ends the epoch.
-    begun = int(at_end)
+    # «In the midst of validation» is what makes Lightning begin it, after the last batch of an epoch and where it comes
+    # within one; where none is due after the last one it finds that no batch is left, and ends the epoch.
+    begun = int(at_end or (not validated and is_due(trainer, place, total)))
     validation = {"ready": begun, "started": begun, "processed": 0, "completed": 0}
     for part in ("total", "current"):
         fit["epoch_loop.val_loop.batch_progress"][part] = dict(validation)

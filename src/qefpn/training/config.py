@@ -119,11 +119,40 @@ class TrainerConfig:
     limit_train_batches: Any = 1.0
     limit_val_batches: Any = 1.0
     limit_test_batches: Any = 1.0
-    check_val_every_n_epoch: int = 1
+    limit_predict_batches: Any = 1.0
+    overfit_batches: Any = 0.0
+    min_epochs: int | None = None
+    min_steps: int | None = None
+    val_check_interval: Any = 1.0
+    check_val_every_n_epoch: int | None = 1
+    num_sanity_val_steps: int = 0
     log_every_n_steps: int = 1
+    gradient_clip_algorithm: str | None = None
+    sync_batchnorm: bool | None = None
+    reload_dataloaders_every_n_epochs: int = 0
     num_threads: int | None = None
     deterministic: Any = False
+    benchmark: bool | None = None
+    inference_mode: bool = True
+    detect_anomaly: bool = False
+    barebones: bool = False
     enable_progress_bar: bool = True
+    enable_model_summary: bool = False
+    enable_autolog_hparams: bool = True
+    model_registry: str | None = None
+
+
+OWNED = {
+    "callbacks": "callbacks=NAME, or callbacks=[ema,lr_monitor]",
+    "logger": "logger=NAME (log.csv is always written)",
+    "profiler": "profiler=NAME",
+    "plugins": "trainer.precision and trainer.strategy, which bring theirs",
+    "default_root_dir": "hydra.run.dir=DIR",
+    "enable_checkpointing": "trainer.fast_dev_run=true to keep nothing (last.ckpt and best.ckpt are always written)",
+    "use_distributed_sampler": "trainer.devices (the data module shares the pictures out, each exactly once)",
+    "num_nodes": "torchrun --nnodes=N or srun, which say how many machines there are",
+}
+"""Arguments of ``pl.Trainer`` that ``trainer.X`` cannot give, and what to use instead."""
 
 
 @dataclass
@@ -157,6 +186,7 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     callbacks: dict[str, Any] = field(default_factory=dict)
+    profiler: dict[str, Any] = field(default_factory=dict)
     allow: list[str] = field(default_factory=list)
     seed: int = 0
     init: str | None = None
@@ -234,9 +264,18 @@ def known_keys(record: type = TrainConfig, prefix: str = "") -> list[str]:
 
 def unknown_key(key: str, known: list[str]) -> str:
     """One line for a key that does not exist, with what is close to it."""
+    if (owned := owned_key(key)) is not None:
+        return owned
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(close)}?" if close else "; `qefpn train --help` lists the keys"
     return f"unknown key {key}{hint}"
+
+
+def owned_key(key: str) -> str | None:
+    """One line for an argument of ``pl.Trainer`` that is set elsewhere; None for any other key."""
+    group, _, name = key.partition(".")
+    name = name.partition(".")[0]
+    return f"trainer.{name} cannot be given: use {OWNED[name]}" if group == "trainer" and name in OWNED else None
 
 
 def require(condition: bool, message: str) -> None:

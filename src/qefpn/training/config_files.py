@@ -73,11 +73,21 @@ def config_of(content: Any, path: Path) -> TrainConfig:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no configuration of qefpn train")
     refuse_named_classes(content, path)
+    content = content | {"callbacks": _named_callbacks(content.get("callbacks"))}
     try:
         config = OmegaConf.create(_plain({key: value for key, value in content.items() if key != "ablation"}))
     except OmegaConfBaseException as error:  # tensors, sets and the like
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
     return typed(config)
+
+
+def _named_callbacks(content: Any) -> Any:
+    """Callbacks as they are written now; earlier versions had one at most, by its name."""
+    former = content if isinstance(content, dict) else {}
+    if former.get("name") == "ema":
+        options = {key: value for key, value in former.items() if key != "name"}
+        return {"ema": {"_target_": "qefpn.training.averaging.AveragedWeights"} | options}
+    return {} if content is None or former.get("name") == "none" else content
 
 
 def read_ablation(path: Path) -> dict[str, Any] | None:

@@ -121,11 +121,11 @@ class SaliencyModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         place = place_of(self.trainer)
-        settle_loops(checkpoint, place, self.trainer.num_training_batches)
+        validated = self.validated_at == self.global_step
+        settle_loops(checkpoint, place, self.trainer, validated=validated)
         data = checkpoint.get(type(getattr(self.trainer, "datamodule", None)).__qualname__)
         if isinstance(data, dict) and "batch" in data:
             data.update(place._asdict())
-        validated = self.validated_at == self.global_step
         checkpoint[OWN] = checkpoint.get(OWN, {}) | {
             "version": __version__,
             "place": list(place),
@@ -185,7 +185,7 @@ class SaliencyModule(pl.LightningModule):
         groups = self.trainer.optimizers[0].param_groups
         for name, index in self._rate_groups.items():
             self.log(name, groups[index]["lr"], prog_bar=name == "lr")
-        self._log_place(self.global_step)
+        self._log_place(self.global_step, self.current_epoch)
         if output.solution is not None:
             self.log("unrolled_layers", float(layers or 0))
             self._log_solve("solver", output.solution.stats, size)
@@ -221,9 +221,9 @@ class SaliencyModule(pl.LightningModule):
             self.log_dict({"spectral_radius": radius.mean(), "spectral_radius_max": radius.max()}, batch_size=size)
         return total
 
-    def _log_place(self, step: int) -> None:
+    def _log_place(self, step: int, epoch: int) -> None:
         self.log("step", float(step))
-        self.log("epoch", float(self.current_epoch))
+        self.log("epoch", float(epoch))
 
     def on_after_backward(self) -> None:
         if self._output is not None and self._output.solution is not None:
@@ -291,10 +291,15 @@ class SaliencyModule(pl.LightningModule):
             return predict_maps(self.network, batch["image"], batch["size"])
 
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:  # of a few pictures, before the first step
+            self.val_metrics.reset()
+            return
         self.validated_at = self.global_step
         scores = self.val_metrics.compute()
         self.val_metrics.reset()
-        self._log_place(max(0, self.global_step - 1))  # beside the step that led here
+        place = place_of(self.trainer)  # Lightning counts an epoch that a limit cut short as done, unless it is resumed
+        epoch = max(0, place.epoch - (place.batch == 0))
+        self._log_place(max(0, self.global_step - 1), epoch)  # beside the step that led here
         for name in VALIDATED:
             self.log(f"val_{name}", float(scores[name]), prog_bar=name in ("mae", "max_f"), rank_zero_only=False)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities import rank_zero_only
 
 from qefpn.data import SaliencyDataModule
@@ -21,8 +21,8 @@ from qefpn.models import load_model
 from qefpn.models.loading import FILLED_IN, PREFIX
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
-from qefpn.training.build import build_module, check_port, edge_filter_of, trainer_options
-from qefpn.training.callbacks import build_callbacks, progress_callback
+from qefpn.training.build import build_module, check_port, edge_filter_of, lightning_trainer, trainer_options
+from qefpn.training.callbacks import build_callbacks, build_profiler, progress_callback
 from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, checkpoints_of, is_validated
 from qefpn.training.config import TrainConfig
 from qefpn.training.config_files import config_content, write_config
@@ -83,9 +83,8 @@ def fit(
         start_from(module, Path(config.init))
     checkpoints = directory / "checkpoints"
     resumed = None if config.resume is None else Path(config.resume).expanduser()
-    state = (
-        None if resumed is None else check_checkpoint(resumed, module, averaged=config.callbacks.get("name") == "ema")
-    )
+    averaged = any(isinstance(callback, WeightAveraging) for callback in build_callbacks(config.callbacks))
+    state = None if resumed is None else check_checkpoint(resumed, module, averaged=averaged)
     trainer = build_trainer(config, directory, tracking, state, ablation)
     check_port(trainer.world_size, os.environ)
     checkpoints.mkdir(exist_ok=True)
@@ -197,7 +196,7 @@ def _validate_last(
     trainer: pl.Trainer, module: SaliencyModule, data: SaliencyDataModule, monitor: str, checkpoints: Path
 ) -> None:
     """Let the last weights compete for best.ckpt: limits of time or steps end a run between validations."""
-    callback = next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))  # type: ignore[attr-defined]
+    callback = next(c for c in trainer.callbacks if isinstance(c, BestCheckpoint))  # type: ignore[attr-defined]
     former = callback.best_model_score
     scores = trainer.validate(module, datamodule=data, verbose=False)[0]
     if monitor not in scores:
@@ -234,7 +233,7 @@ def build_trainer(
     options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
     if limit is not None:
         callbacks.append(SharedTimer(duration=limit, verbose=False))
-    callbacks += build_callbacks(**config.callbacks)  # before what saves: a step is whole when they have seen it
+    callbacks += build_callbacks(config.callbacks)  # before what saves: a step is whole when they have seen it
     callbacks.append(ConfigInCheckpoint(config_content(config, ablation)))
     callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
     if tracking.trackers and config.logger.pictures:
@@ -243,14 +242,14 @@ def build_trainer(
     first, validated = (0, False) if state is None else (int(state["global_step"]), is_validated(state))
     run_log = RunLog(directory / "log.csv", first, validated)
     run_log.cut()
-    return pl.Trainer(
+    return lightning_trainer(
+        config,
         default_root_dir=directory,
         logger=[run_log, *tracking.loggers],
         callbacks=callbacks,
         plugins=[WholeCheckpointIO()],
         use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
+        profiler=build_profiler(config.profiler),
         **options,
     )
 

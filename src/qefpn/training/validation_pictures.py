@@ -136,6 +136,6 @@ class ValidationPictures(Callback):
         self._seen += len(outputs["maps"])
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._panels:
+        if self._panels and not trainer.sanity_checking:
             self.show(self._panels, max(0, trainer.global_step - 1))
         self._panels = []
