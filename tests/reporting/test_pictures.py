@@ -92,7 +92,7 @@ def test_panels_read_any_name_and_explain_what_is_missing(tmp_path: Path) -> Non
     picture.write_bytes(data.tobytes())
     broken = tmp_path / "broken.jpg"
     broken.write_text("no picture")
-    out = panels(Sample("set", "x", image=broken, mask=tmp_path / "gone.png", map=picture))
+    out = panels(Sample("set", "x", image=str(broken), mask=str(tmp_path / "gone.png"), map=str(picture)))
     assert [reason for _, reason in out] == ["cannot be read", "cannot be read", "", "", "cannot be read"]
     assert out[2][0].startswith("data:image/png;base64,")
     raw = base64.b64decode(out[2][0].split(",")[1])
@@ -106,7 +106,7 @@ def test_pictures_inside_a_zip(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("images/é.png", data.tobytes())
     root = tmp_path / "set.zip!"
-    out = panels(Sample("set", "é", image=root / "images/é.png", mask=root / "gone.png"))
+    out = panels(Sample("set", "é", image=str(root / "images/é.png"), mask=str(root / "gone.png")))
     raw = np.frombuffer(base64.b64decode(out[0][0].split(",")[1]), np.uint8)
     blue, _, red = cv2.imdecode(raw, cv2.IMREAD_COLOR)[4, 4]
     assert red > 240 and blue < 15  # channels are not swapped on the way

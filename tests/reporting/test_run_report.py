@@ -204,8 +204,8 @@ def test_relative_paths_are_found_beside_the_run(make_run: Make) -> None:
     samples = [{"dataset": "ECSSD", "name": "1", "image": "source/ECSSD/1.jpg", "mask": None}]
     (run / "samples.json").write_text(json.dumps(samples))
     [sample] = read_run(run).samples
-    assert sample.image == run / "source/ECSSD/1.jpg" and sample.mask is None
-    assert sample.map == run / "maps/ECSSD/1.png"
+    assert sample.image == str(run / "source/ECSSD/1.jpg") and sample.mask is None
+    assert sample.map == str(run / "maps/ECSSD/1.png")
 
 
 def test_no_run_directory(tmp_path: Path) -> None:

@@ -170,3 +170,10 @@ def test_libraries_say_nothing_of_themselves(
         assert chatter not in out
     assert "step 1" in out  # progress in lines, where there is no terminal
     assert "loss" in out
+
+
+def test_hydra_keeps_what_it_was_given(tiny_run: Path) -> None:
+    """As in any Hydra program; config.yaml beside it is what was made of it."""
+    given = yaml.safe_load((tiny_run / ".hydra" / "overrides.yaml").read_text())
+    assert "optimizer=adamw" in given
+    assert yaml.safe_load((tiny_run / ".hydra" / "config.yaml").read_text())["optimizer"]["name"] == "adamw"

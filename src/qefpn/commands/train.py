@@ -94,15 +94,19 @@ def main(argv: Sequence[str]) -> int:
         return _multirun(dashed, words)
     if wants_resume(words):
         raise UserError("sweep.resume goes on with a multirun: give -m and its hydra.sweep.dir (a run: resume=CKPT)")
-    _check(words, multirun=False)
+    kept = _check(words, multirun=False)
     _STATUS.update(code=0, words=["train", *argv])
+    if not kept or _rank() > 0:  # a trial run leaves nothing; of several processes the first one writes
+        words = [*words, "hydra.output_subdir=null"]
     return _hydra(dashed, words) or int(_STATUS["code"])
 
 
-def _check(words: Sequence[str], *, multirun: bool) -> None:
+def _check(words: Sequence[str], *, multirun: bool) -> bool:
+    """Whether the run, or every job, leaves anything behind: a ``fast_dev_run`` does not."""
     from qefpn.training.build import check
     from qefpn.training.config import typed
 
+    kept = True
     started_by = os.environ.pop("TORCHELASTIC_RUN_ID", None)  # a trainer built to check knows of one machine alone
     try:
         for composed in check_overrides("train", words, multirun=multirun):
@@ -111,11 +115,13 @@ def _check(words: Sequence[str], *, multirun: bool) -> None:
                 # GPUs are looked for where the job runs: a login node may have none
                 config.trainer.accelerator, config.trainer.sync_batchnorm = "cpu", None
             check(config)
+            kept = kept and not config.trainer.fast_dev_run
             if not multirun:
                 refuse_idle_keys(words, config)
     finally:
         if started_by is not None:
             os.environ["TORCHELASTIC_RUN_ID"] = started_by
+    return kept
 
 
 def _hydra(dashed: Sequence[str], words: Sequence[str]) -> int:

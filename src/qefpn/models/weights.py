@@ -57,7 +57,7 @@ def refuse_named_classes(content: Any, path: str | Path) -> None:
             raise UserError(f"{path}: {prefix[:60]}... is nested too deeply for a configuration")
         if isinstance(node, Mapping):
             for key, value in node.items():
-                if key == "_target_" and value is not None:  # what a backbone of ours is written with
+                if key == "_target_" and value is not None:
                     check_target(value, f"{path}: {prefix}_target_")
                 waiting.append((f"{prefix}{key}.", value, depth + 1))
         elif isinstance(node, list | tuple):

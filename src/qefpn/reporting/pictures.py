@@ -103,11 +103,11 @@ def panels(sample: Sample) -> list[tuple[str, str]]:
     return [*out, (_uri(error_picture(small, fitted), ".jpg"), "")]
 
 
-def _try_read(path: Path | None, decode: Callable[[bytes], Array]) -> tuple[Array | None, str]:
+def _try_read(path: str | None, decode: Callable[[bytes], Array]) -> tuple[Array | None, str]:
     if path is None:
         return None, "not saved"
     try:
-        return decode(_content(path)), ""
+        return decode(_content(Path(path))), ""
     except (OSError, KeyError, zipfile.BadZipFile, UserError, cv2.error):
         return None, "cannot be read"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,16 @@ from qefpn.reporting.tables import finite
 FILES = ("config.yaml", "metrics.json", "scores.csv", "floors.json", "log.csv", "curves.json", "samples.json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One test picture and where its files are; None where that is not known."""
+    """One test picture and where its files are; None where that is not known. There may be tens of thousands, of which
+    a few are opened: text takes a fifth of the memory of paths."""
 
     dataset: str
     name: str
-    image: Path | None = None
-    mask: Path | None = None
-    map: Path | None = None
+    image: str | None = None
+    mask: str | None = None
+    map: str | None = None
 
 
 @dataclass
@@ -179,20 +181,20 @@ def _read_samples(path: Path, results: RunResults) -> None:
     if not isinstance(entries, list):
         raise ValueError("it is not a list")
 
-    def located(entry: Mapping[str, Any], key: str) -> Path | None:
+    def located(entry: Mapping[str, Any], key: str) -> str | None:
         text = entry.get(key)
         if not text:
             return None
         inside = path.parent / text  # an absolute path stays as it is
-        return inside if inside.exists() else Path(text)
+        return str(inside if inside.exists() else text)
 
     for entry in entries:
         entry = _mapping(entry, "an entry")
-        dataset, name = str(entry.get("dataset", "")), str(entry.get("name", ""))
+        dataset, name = sys.intern(str(entry.get("dataset", ""))), str(entry.get("name", ""))
         files = {key: located(entry, key) for key in ("image", "mask", "map")}
         if files["map"] is None:
             guess = path.parent / "maps" / dataset / f"{name}.png"
-            files["map"] = guess if guess.is_file() else None
+            files["map"] = str(guess) if guess.is_file() else None
         results.samples.append(Sample(dataset, name, **files))
 
 
@@ -201,7 +203,7 @@ def _samples_from_maps(directory: Path) -> list[Sample]:
     if not directory.is_dir():
         return []
     return [
-        Sample(dataset.name, str(file.relative_to(dataset).with_suffix("")), map=file)
+        Sample(dataset.name, str(file.relative_to(dataset).with_suffix("")), map=str(file))
         for dataset in sorted(path for path in directory.iterdir() if path.is_dir())
         for file in sorted(dataset.rglob("*.png"))
     ]

@@ -46,6 +46,8 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 def config_content(config: TrainConfig, ablation: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What config.yaml and the checkpoints of a run hold: plain values."""
     content = dataclasses.asdict(config)
+    if content["backbone"]["_target_"] is None:
+        del content["backbone"]["_target_"]
     return content if ablation is None else content | {"ablation": dict(ablation)}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,14 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=1))
 
 
-def write_scores(path: Path, records: Sequence[dict[str, Any]]) -> None:
+def write_scores(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """scores.csv: a row a picture; set, name and the figures of metrics.json come first."""
+    rest = iter(records)
+    first = list(itertools.islice(rest, 1))
     columns = ["dataset", "name", *SUMMARY]
-    columns += [key for record in records[:1] for key in record if key not in columns]
+    columns += [key for record in first for key in record if key not in columns]
     with whole_file(path) as part, open_text(part) as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
-        for record in records:
+        for record in itertools.chain(first, rest):
             writer.writerow({k: repr(v) if isinstance(v, float) else v for k, v in record.items()})

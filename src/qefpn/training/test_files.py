@@ -50,7 +50,8 @@ class TestFiles(pl.Callback):
         self.floors = dict(floors or {})
         self.save_maps, self.made, self.progress = save_maps, made, progress
         self.metrics: dict[str, dict[str, float]] = {}
-        self._rows: list[tuple[int, int, dict[str, Any]]] = []  # with the place of the set and of the picture in it
+        self._rows: list[tuple[int, int, tuple[Any, ...]]] = []  # with the place of the set and of the picture in it
+        self._keys: tuple[str, ...] = ()
         self._floors: dict[tuple[str, str], SaliencyMetrics] = {}
         self._done: dict[str, int] = {}
 
@@ -82,7 +83,8 @@ class TestFiles(pl.Callback):
         for place, name, saliency, record in zip(
             batch["index"].tolist(), batch["name"], outputs["maps"], outputs["records"], strict=True
         ):
-            self._rows.append((dataloader_idx, place, {"dataset": dataset, **record, "name": name}))
+            row = (name, *(record[key] for key in self._columns(record)))  # half the memory of a dictionary each
+            self._rows.append((dataloader_idx, place, row))
             path = self.map_path(dataset, name)
             if self.save_maps and path not in self.made:
                 save_png(path, saliency)
@@ -116,18 +118,29 @@ class TestFiles(pl.Callback):
         rows = self._gathered(trainer)
         if not trainer.is_global_zero:
             return
-        write_scores(self.directory / "scores.csv", rows)
+        write_scores(
+            self.directory / "scores.csv",
+            (
+                {"dataset": pl_module.test_names[number], "name": name, **dict(zip(self._keys, scores, strict=True))}
+                for number, _, (name, *scores) in rows
+            ),
+        )
         write_json(self.directory / "floors.json", floors)
         write_json(self.directory / "curves.json", drawn)
         self.metrics = {name: summary(values) for name, values in found.items()}
         write_json(self.directory / "metrics.json", self.metrics)
 
-    def _gathered(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
+    def _columns(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        self._keys = self._keys or tuple(record)
+        return self._keys
+
+    def _gathered(self, trainer: pl.Trainer) -> list[tuple[int, int, tuple[Any, ...]]]:
         """The rows of all processes in the order of the sets and their pictures; in the first process."""
-        rows = self._rows
+        rows, keys = self._rows, self._keys
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, rows)
-            rows = [row for share in shares for row in share]
+            torch.distributed.all_gather_object(shares, (keys, rows))
+            rows = [row for _, share in shares for row in share]
+            self._keys = next((some for some, _ in shares if some), ())
         self._rows = []
-        return [row for _, _, row in sorted(rows, key=lambda one: one[:2])]
+        return sorted(rows, key=lambda one: one[:2])
