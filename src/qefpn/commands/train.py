@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from qefpn.commands.idle_keys import refuse_idle_keys
 from qefpn.commands.overrides import (
@@ -39,6 +39,7 @@ from qefpn.commands.sweep_rows import expand_rows
 from qefpn.commands.sweep_run import sweep_job
 from qefpn.errors import UserError
 from qefpn.text import one_line
+from qefpn.whole import write_whole
 
 if TYPE_CHECKING:
     from qefpn.data import SaliencyDataModule
@@ -94,19 +95,15 @@ def main(argv: Sequence[str]) -> int:
         return _multirun(dashed, words)
     if wants_resume(words):
         raise UserError("sweep.resume goes on with a multirun: give -m and its hydra.sweep.dir (a run: resume=CKPT)")
-    kept = _check(words, multirun=False)
+    _check(words, multirun=False)
     _STATUS.update(code=0, words=["train", *argv])
-    if not kept or _rank() > 0:  # a trial run leaves nothing; of several processes the first one writes
-        words = [*words, "hydra.output_subdir=null"]
     return _hydra(dashed, words) or int(_STATUS["code"])
 
 
-def _check(words: Sequence[str], *, multirun: bool) -> bool:
-    """Whether the run, or every job, leaves anything behind: a ``fast_dev_run`` does not."""
+def _check(words: Sequence[str], *, multirun: bool) -> None:
     from qefpn.training.build import check
     from qefpn.training.config import typed
 
-    kept = True
     started_by = os.environ.pop("TORCHELASTIC_RUN_ID", None)  # a trainer built to check knows of one machine alone
     try:
         for composed in check_overrides("train", words, multirun=multirun):
@@ -115,13 +112,11 @@ def _check(words: Sequence[str], *, multirun: bool) -> bool:
                 # GPUs are looked for where the job runs: a login node may have none
                 config.trainer.accelerator, config.trainer.sync_batchnorm = "cpu", None
             check(config)
-            kept = kept and not config.trainer.fast_dev_run
             if not multirun:
                 refuse_idle_keys(words, config)
     finally:
         if started_by is not None:
             os.environ["TORCHELASTIC_RUN_ID"] = started_by
-    return kept
 
 
 def _hydra(dashed: Sequence[str], words: Sequence[str]) -> int:
@@ -256,6 +251,7 @@ _STATUS: dict[str, Any] = {"code": 0, "words": []}
 def job(config: DictConfig) -> float | None:
     """One run in Hydra's run directory."""
     settings = HydraConfig.get()
+    _STATUS["composed"] = config
     if settings.mode == RunMode.MULTIRUN:
         return sweep_job(settings, run)
     from qefpn.training.config import typed
@@ -277,6 +273,8 @@ def run(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None
     from qefpn.training.tracking import tracked
 
     claim(config, directory)
+    if _rank() == 0 and not config.trainer.fast_dev_run:
+        keep_composed(directory)
     data = data_module(config, directory) if _rank() > 0 else prepare_data(config, directory)
     with tracked(config, directory, ablation) as tracking:
         fitted = fit(config, data, directory, ablation, tracking)
@@ -289,6 +287,21 @@ def run(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None
             if _rank() == 0:
                 tracking.scores(directory)
         leave(fitted.trainer, data)
+
+
+def keep_composed(directory: Path) -> None:
+    """What Hydra composed and was given, in ``.hydra``, as it keeps them itself, once ``directory`` is known to be this
+    run's."""
+    composed = _STATUS.get("composed")
+    if composed is None or not HydraConfig.initialized():  # a rank that a sweep started
+        return
+    settings = HydraConfig.get()
+    for name, content in (
+        ("config", composed),
+        ("hydra", OmegaConf.create({"hydra": OmegaConf.to_container(settings, resolve=False)})),
+        ("overrides", settings.overrides.task),
+    ):
+        write_whole(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
 def score(config: TrainConfig, fitted: Fitted, data: SaliencyDataModule, directory: Path, *, floors: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from qefpn.errors import UserError
 from qefpn.text import one_line
 from qefpn.training.config import TrainConfig
+from qefpn.training.config_files import config_content
 from qefpn.training.validation_pictures import Panel, side_by_side
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TensorBoardTracker:
                 f"logger={config.logger.name}: TensorBoard writes to no directory of such a name: {directory}; "
                 "give another hydra.run.dir, or logger=csv"
             ) from None
-        self._config = dataclasses.asdict(config) | ({"ablation": dict(ablation)} if ablation else {})
+        self._config = config_content(config, ablation)
         self.logger = TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
         text = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
         self.logger.experiment.add_text("config", "    " + text.replace("\n", "\n    "))  # Markdown for code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
 import uuid
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qefpn.errors import UserError
 from qefpn.training.config import TrainConfig
+from qefpn.training.config_files import config_content
 from qefpn.training.validation_pictures import PARTS, Panel
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class WandbTracker:
         own = config.resume is not None and directory.resolve() in Path(config.resume).expanduser().resolve().parents
         goes_on = own and not offline and id_file.is_file()
         identity = id_file.read_text(encoding="utf-8").strip() if goes_on else uuid.uuid4().hex[:8]
-        content = dataclasses.asdict(config) | ({"ablation": dict(ablation)} if ablation else {})
+        content = config_content(config, ablation)
         try:
             self.run = wandb.init(
                 project=options.project,
