@@ -304,11 +304,12 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert "no space is left on the disk" in line
     assert str(run) in line
     assert checkpoint(run)["global_step"] == 1
-    assert {path.name for path in run.rglob("*") if path.is_file()} == {
+    assert {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} == {
+        *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
         "config.yaml",
         "data.json",
         "log.csv",
-        "last.ckpt",
+        "checkpoints/last.ckpt",
     }
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     assert run_once(words(run, data_root, *given, f"resume={run}/checkpoints/last.ckpt")) == 0
