@@ -75,8 +75,9 @@ AS_SUITS = {
     "auto": ("implicit", "unrolled"),
     "short": ("implicit", "unrolled"),
     "shine_or_short": ("shine", "implicit", "unrolled"),
+    "linear_early": ("linear",),
 }
-"""Options of ``adjoint`` that are named after something else than what they choose."""
+"""Options of ``adjoint`` and ``schedule`` that are named after something else than what they choose."""
 
 
 def known_as(name: str, config: TrainConfig) -> tuple[str, ...]:
