@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +119,26 @@ def test_train_and_evaluate_score_alike(tiny_run: Path, tmp_path: Path) -> None:
         assert json.loads((tmp_path / "out" / name).read_text()) == json.loads((tiny_run / name).read_text()), name
     rows = [list(csv.reader((folder / "scores.csv").open())) for folder in (tiny_run, tmp_path / "out")]
     assert rows[0] == rows[1]
+
+
+def test_a_test_ends_when_told_to_and_leaves_the_log_alone(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("SYN-TE" in column for column in (tiny_run / "log.csv").read_text().splitlines()[0].split(","))
+    step = SaliencyModule.test_step
+
+    def test_step(self: SaliencyModule, *given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *given)
+
+    monkeypatch.setattr(SaliencyModule, "test_step", test_step)
+    given = [
+        f"checkpoint={tiny_run}/checkpoints/best.ckpt",
+        f"output={tmp_path}/out",
+        "device=cpu",
+        "data.batch_size=1",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", *given, "device=cpu", "floors=false"])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert len(list((tmp_path / "out" / "maps").rglob("*.png"))) == 1

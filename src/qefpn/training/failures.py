@@ -66,7 +66,9 @@ def library_errors(trainer: pl.Trainer, timeout: float, last: Path) -> Iterator[
         if stopped.number == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise
-    except (SIGTERMException, UserError):
+    except SIGTERMException:  # Lightning's own, which says nothing to whoever started the program
+        raise Stopped(signal.SIGTERM) from None
+    except UserError:
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)

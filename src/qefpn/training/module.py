@@ -108,6 +108,8 @@ class SaliencyModule(pl.LightningModule):
         #: name of a test set → what ``SaliencyMetrics.compute`` gives, after ``Trainer.test``
         self.test_scores: dict[str, dict[str, Tensor]] = {}
         self._test_metrics: list[SaliencyMetrics] = []
+        #: whether loggers get the figures of a test; not where a callback writes them
+        self.logs_tests = True
         #: maps of a set's batch that need not be made again, where a callback has them
         self.kept_maps: Callable[[str, dict[str, Any]], list[np.ndarray] | None] | None = None
 
@@ -283,7 +285,8 @@ class SaliencyModule(pl.LightningModule):
         for name, metric in zip(self.test_names, self._test_metrics, strict=True):
             self.test_scores[name] = metric.compute()
             for key in SUMMARY:
-                self.log(f"{name}/{key}", float(self.test_scores[name][key]), rank_zero_only=False)
+                value = float(self.test_scores[name][key])
+                self.log(f"{name}/{key}", value, rank_zero_only=False, logger=self.logs_tests)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> list[np.ndarray]:
         """Saliency maps, uint8 (H, W) each, at the pictures' own sizes; in float32."""

@@ -67,6 +67,7 @@ class TestFiles(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SaliencyModule)
         self._rows, self._floors, self._done, self.metrics = [], {}, {}, {}
+        pl_module.logs_tests = False
         pl_module.kept_maps = self.kept_maps if self.save_maps and self.made else None
 
     def on_test_batch_end(
