@@ -21,14 +21,14 @@ demo: setup ## from nothing to a trained, scored network: synthesize, train, eva
 	$(BIN)/qefpn train experiment=demo data.root=$(DEMO)/data hydra.run.dir=$(DEMO)/run
 
 test: setup ## the tests that take seconds
-	$(PYTEST) -n 2 -m 'not slow'
+	$(PYTEST) -n 2 --dist worksteal -m 'not slow'
 
 test-slow: setup ## the tests that take longer
-	$(PYTEST) -n 2 -m slow --ignore tests/slurm
+	$(PYTEST) -n 2 --dist worksteal -m slow --ignore tests/slurm
 	$(PYTEST) tests/slurm # alone: its jobs need the cores
 
 test-all: setup ## all tests, the slow ones too
-	$(PYTEST) -n 2
+	$(PYTEST) -n 2 --dist worksteal
 
 notebooks: setup ## run the notebooks and check what comes out
 	$(PYTEST) tests/project/test_notebooks.py
