@@ -15,11 +15,11 @@ from implicit_floor import FloorPyramid
 from torch import Tensor
 from torchdeq_adapter import TorchdeqPyramid
 
-from qefpn.commands.overrides import compose_config
 from qefpn.data.synthetic import render
+from qefpn.experiments.assemble import build_module
+from qefpn.experiments.command_line import compose_config
+from qefpn.experiments.schema import TrainConfig, typed
 from qefpn.implicit import Adjoint, Broyden, ImplicitAdjoint, ShineAdjoint
-from qefpn.training.build import build_module
-from qefpn.training.config import TrainConfig, typed
 from qefpn.training.module import SaliencyModule
 
 STEPS = 8

@@ -14,16 +14,16 @@ from qefpn.version import __version__
 
 if TYPE_CHECKING:
     from qefpn.data import SaliencyDataModule
+    from qefpn.inference.predictor import Predictor
     from qefpn.models import QEFPN, load_model
     from qefpn.training.module import SaliencyModule
-    from qefpn.training.predictor import Predictor
 
 __all__ = ["QEFPN", "Predictor", "SaliencyDataModule", "SaliencyModule", "__version__", "load_model"]
 
 _FROM = {
     "QEFPN": "qefpn.models",
     "load_model": "qefpn.models",
-    "Predictor": "qefpn.training.predictor",
+    "Predictor": "qefpn.inference.predictor",
     "SaliencyModule": "qefpn.training.module",
     "SaliencyDataModule": "qefpn.data",
 }

@@ -7,9 +7,9 @@ import importlib
 import os
 import sys
 
+from qefpn.atomic import FULL
 from qefpn.errors import UserError
 from qefpn.text import one_line, take_any_text
-from qefpn.whole import FULL
 
 COMMANDS = {
     "train": "train a network, then score the test sets",

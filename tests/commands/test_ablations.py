@@ -11,12 +11,12 @@ import yaml
 from tests.commands.runs import SYNTHETIC, TINY, log, words
 
 from qefpn.cli import main
-from qefpn.commands.overrides import check_overrides, command_config, compose_config, compose_run, group_options
-from qefpn.commands.sweep_rows import CONF, expand_rows, rows_of
 from qefpn.errors import UserError
-from qefpn.training.build import check
-from qefpn.training.config import TrainConfig, typed
-from qefpn.training.config_files import read_ablation, read_config
+from qefpn.experiments.ablations import CONF, expand_rows, rows_of
+from qefpn.experiments.checks import check
+from qefpn.experiments.command_line import check_overrides, command_config, compose_config, compose_run, group_options
+from qefpn.experiments.config_files import read_ablation, read_config
+from qefpn.experiments.schema import TrainConfig, typed
 
 ABLATIONS = group_options("ablation")
 EXPERIMENTS = (None, "demo", "small", "paper")

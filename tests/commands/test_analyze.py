@@ -12,12 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from qefpn.cli import main
-from qefpn.data import find_pairs, read_image
-from qefpn.data.transforms import TestTransform
-from qefpn.implicit import Broyden, Equilibrium, QuasiEquilibrium, Unroll, fixed_point
-from qefpn.models import QEFPN
-from qefpn.training.analysis import (
+from qefpn.analysis.states import (
     DepthSummary,
     DepthTrace,
     build_entrants,
@@ -26,7 +21,12 @@ from qefpn.training.analysis import (
     solve_batch,
     trace_depth,
 )
-from qefpn.training.checkpoint import load_trained
+from qefpn.cli import main
+from qefpn.data import find_pairs, read_image
+from qefpn.data.transforms import TestTransform
+from qefpn.implicit import Broyden, Equilibrium, QuasiEquilibrium, Unroll, fixed_point
+from qefpn.models import QEFPN
+from qefpn.models.loading import load_trained
 
 FRESH = [
     "backbone.model=resnet10t",

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from qefpn.commands.overrides import (
+from qefpn.errors import UserError
+from qefpn.experiments.command_line import (
     PATH_KEYS,
     check_overrides,
     command_config,
@@ -18,10 +19,9 @@ from qefpn.commands.overrides import (
     group_options,
     parse_overrides,
 )
-from qefpn.errors import UserError
+from qefpn.experiments.config_files import config_content
+from qefpn.experiments.schema import known_keys, typed
 from qefpn.text import one_line
-from qefpn.training.config import known_keys, typed
-from qefpn.training.config_files import config_content
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 GRAMMAR = "'\"\\$#{}[]()=,:;~*?!%&|<>@^+-. \t"

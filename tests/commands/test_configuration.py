@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from tests.commands.runs import TINY, words
 
 from qefpn.cli import main
-from qefpn.commands.overrides import command_config, compose_config, group_options, quote_paths
 from qefpn.errors import UserError
-from qefpn.training.build import check
-from qefpn.training.config import TrainConfig, typed
+from qefpn.experiments.checks import check
+from qefpn.experiments.command_line import command_config, compose_config, group_options, quote_paths
+from qefpn.experiments.schema import TrainConfig, typed
 
 GROUPS = (
     *(

@@ -110,7 +110,7 @@ def test_not_allowed_nothing_is_imported(
     [
         ("solver", "_target_: torch.hub.load", "is no Solver"),
         ("solver", "_target_: torch.os.system", "has no such class"),
-        ("solver", "_target_: qefpn.whole.write_whole", "is no Solver"),
+        ("solver", "_target_: qefpn.atomic.write_atomic", "is no Solver"),
         ("solver", "_target_: my_package.Pooled", "solver"),
         ("solver", "_target_: my_package.Relaxed\nstep: 3", "step"),
         ("solver", "_target_: my_package.Gone", "has no such class"),

@@ -19,8 +19,8 @@ from tests.data.pictures import picture
 from qefpn import Predictor
 from qefpn.cli import main
 from qefpn.commands import predict as command
-from qefpn.commands.predict_files import plan
 from qefpn.errors import UserError
+from qefpn.inference.files import plan
 
 
 @pytest.fixture

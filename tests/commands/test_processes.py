@@ -65,7 +65,7 @@ def test_two_processes(tmp_path: Path, data_root: Path) -> None:
 SPY = """
 import json, os, pathlib, sys
 
-if "RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ and "qefpn.commands.sweep_ranks" in sys.orig_argv:
+if "RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ and "qefpn.sweeps.ranks" in sys.orig_argv:
     directory = pathlib.Path(sys.orig_argv[-1])
     rank = os.environ["RANK"]
     from qefpn.training.module import SaliencyModule
@@ -300,7 +300,7 @@ def proc(pid: int, name: str) -> list[str]:
 def rank_processes(job: Path) -> list[int]:
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     own = [(pid, proc(pid, "cmdline")) for pid in pids]
-    return [pid for pid, line in own if "qefpn.commands.sweep_ranks" in line and str(job) in line]
+    return [pid for pid, line in own if "qefpn.sweeps.ranks" in line and str(job) in line]
 
 
 def test_a_rank_that_is_killed_ends_its_job_alone(tmp_path: Path, data_root: Path) -> None:

@@ -18,11 +18,11 @@ from tests.commands.test_sweeps import sweep
 
 from qefpn.cli import main
 from qefpn.commands import sweep_node
-from qefpn.commands.sweep_jobs import JobRecord, read_job
-from qefpn.commands.sweep_plan import waits
-from qefpn.commands.sweep_ranks import adopt_task
-from qefpn.commands.sweep_slurm import sbatch_options
 from qefpn.errors import UserError
+from qefpn.sweeps.jobs import JobRecord, read_job
+from qefpn.sweeps.plan import waits
+from qefpn.sweeps.ranks import adopt_task
+from qefpn.sweeps.slurm import sbatch_options
 
 CONF = Path(__file__).parents[2] / "conf" / "hydra" / "launcher" / "slurm.yaml"
 

@@ -13,12 +13,12 @@ import yaml
 from tests.commands.runs import losses, train, words
 
 from qefpn.cli import main
-from qefpn.commands.overrides import compose_config, parse_overrides
-from qefpn.commands.sweep_jobs import claimed_gpu, read_jobs
-from qefpn.commands.sweep_plan import claim, plan_of, read_plan
-from qefpn.commands.sweep_rows import expand_rows
-from qefpn.commands.sweep_run import best_score
 from qefpn.errors import UserError
+from qefpn.experiments.ablations import expand_rows
+from qefpn.experiments.command_line import compose_config, parse_overrides
+from qefpn.sweeps.jobs import claimed_gpu, read_jobs
+from qefpn.sweeps.plan import claim, plan_of, read_plan
+from qefpn.sweeps.run import best_score
 from qefpn.training import build
 from qefpn.training import run as training_run
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qefpn.benchmark.maps import find_maps, match_maps, read_map
 from qefpn.data.layouts import Pair
-from qefpn.data.maps import find_maps, match_maps, read_map
 from qefpn.errors import UserError
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.data.pictures import picture
 
+from qefpn.benchmark.maps import read_map
 from qefpn.data.decoding import open_picture, orientation
 from qefpn.data.files import FORMATS
-from qefpn.data.maps import read_map
 from qefpn.data.reading import read_image, read_layers, read_mask
 from qefpn.errors import UserError
 

@@ -8,9 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from qefpn.benchmark.entries import Entry
 from qefpn.data.layouts import Pair
 from qefpn.metrics.scores import combine, saliency_scores
-from qefpn.reporting.entries import Entry
 
 DATASETS = ("ECSSD", "own")
 METHODS = ("sharp", "blurred", "A <i>&amp;</i> é")

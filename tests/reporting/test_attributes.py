@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tests.reporting.benchmark_entries import DATASETS, METHODS, PICTURES, make
 
+from qefpn.benchmark.attributes import GROUPS, attribute_table, lab_contrast, picture_attributes
 from qefpn.data.layouts import Pair
-from qefpn.reporting.attributes import GROUPS, attribute_table, lab_contrast, picture_attributes
 
 
 def mask_of(*boxes: tuple[int, int, int, int], shape: tuple[int, int] = (100, 100)) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.reporting.benchmark_entries import METHODS, PICTURES, make, save
 
+from qefpn.benchmark.entries import Entry
 from qefpn.data.layouts import Pair
 from qefpn.errors import UserError
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
@@ -21,7 +22,6 @@ from qefpn.reporting.comparison import (
     method_styles,
     read_looks,
 )
-from qefpn.reporting.entries import Entry
 
 Results = tuple[list[Entry], dict[str, list[Pair]]]
 

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from tests.reporting.benchmark_entries import make
 
+from qefpn.benchmark.entries import Entry
 from qefpn.reporting.benchmark_tables import (
     compare,
     csv_benchmark,
@@ -23,7 +24,6 @@ from qefpn.reporting.benchmark_tables import (
     markdown_benchmark,
     terminal_benchmark,
 )
-from qefpn.reporting.entries import Entry
 from qefpn.reporting.intervals import interval_table, sentences
 from qefpn.reporting.published import load_published
 

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from tests.reporting.benchmark_entries import DATASETS, METHODS, PICTURES, make
 
+from qefpn.benchmark.entries import Entry
 from qefpn.data.layouts import Pair
 from qefpn.reporting import leaderboard
-from qefpn.reporting.entries import Entry
 from qefpn.reporting.leaderboard import page_data, write_leaderboard
 from qefpn.reporting.published import load_published
 

@@ -29,7 +29,7 @@ UNTIL_TOLD = """
 import json, os, sys, time
 from pathlib import Path
 
-if "qefpn.commands.sweep_ranks" in sys.orig_argv and "HELD" in os.environ:
+if "qefpn.sweeps.ranks" in sys.orig_argv and "HELD" in os.environ:
     from qefpn.training.last_checkpoint import LastCheckpoint
 
     run, attempt = Path(sys.orig_argv[-1]), int(os.environ.get("SLURM_RESTART_COUNT", 0))

@@ -14,9 +14,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from qefpn.errors import UserError
+from qefpn.experiments.config_files import config_content, config_of, read_ablation, read_config, write_config
+from qefpn.experiments.schema import (
+    BackboneConfig,
+    DataConfig,
+    LoggerConfig,
+    OptimizerConfig,
+    TrainConfig,
+    TrainerConfig,
+)
 from qefpn.text import one_line
-from qefpn.training.config import BackboneConfig, DataConfig, LoggerConfig, OptimizerConfig, TrainConfig, TrainerConfig
-from qefpn.training.config_files import config_content, config_of, read_ablation, read_config, write_config
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 ODD = [

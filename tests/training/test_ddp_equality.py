@@ -29,7 +29,7 @@ IN_RANKS = """
 import json, os, pathlib, sys
 from freeze import freeze
 
-if "RANK" in os.environ and "qefpn.commands.sweep_ranks" in sys.orig_argv:
+if "RANK" in os.environ and "qefpn.sweeps.ranks" in sys.orig_argv:
     from qefpn.training.module import SaliencyModule
 
     directory, rank = pathlib.Path(sys.orig_argv[-1]), os.environ["RANK"]

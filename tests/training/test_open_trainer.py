@@ -17,12 +17,12 @@ from tests.commands.runs import log, losses, train, words
 from tests.training.breaking import KILL, assert_same_run, at_random, broken_run, run_once
 
 from qefpn.cli import main
-from qefpn.commands.overrides import compose_config
+from qefpn.experiments.command_line import compose_config
+from qefpn.experiments.config_files import config_of, read_config
+from qefpn.experiments.schema import OWNED, TrainerConfig, typed
 from qefpn.reporting.sections import settings
 from qefpn.training import build
 from qefpn.training.callbacks import EarlyStopping
-from qefpn.training.config import OWNED, TrainerConfig, typed
-from qefpn.training.config_files import config_of, read_config
 from qefpn.training.module import SaliencyModule
 
 QUICK = ["evaluate=false", "warmup.steps=1"]

@@ -9,14 +9,8 @@ import torch
 from torch import nn
 
 from qefpn import QEFPN
-from qefpn.errors import UserError
-from qefpn.implicit import Broyden
-from qefpn.models import ImplicitPyramid
-from qefpn.reporting.profile_tables import markdown_sheet, profile_sheets
-from qefpn.reporting.published import load_published
-from qefpn.training.module import SaliencyModule, Warmup
-from qefpn.training.profile_sweep import ProfileSettings, profile_module
-from qefpn.training.profiling import (
+from qefpn.analysis.profile_sweep import ProfileSettings, profile_module
+from qefpn.analysis.profiling import (
     STAGES,
     Spread,
     macs_by_stage,
@@ -27,6 +21,12 @@ from qefpn.training.profiling import (
     solver_steps,
     time_passes,
 )
+from qefpn.errors import UserError
+from qefpn.implicit import Broyden
+from qefpn.models import ImplicitPyramid
+from qefpn.reporting.profile_tables import markdown_sheet, profile_sheets
+from qefpn.reporting.published import load_published
+from qefpn.training.module import SaliencyModule, Warmup
 
 CPU = torch.device("cpu")
 CHANNELS, WIDTH = 8, 2

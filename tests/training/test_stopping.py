@@ -22,7 +22,7 @@ from tests.training.breaking import assert_same_run, run_once
 
 from qefpn import load_model
 from qefpn.cli import main
-from qefpn.commands.train import _rank
+from qefpn.experiments.run import process_rank
 from qefpn.training.checkpoint import WholeCheckpointIO
 from qefpn.training.last_checkpoint import LastCheckpoint
 from qefpn.training.module import SaliencyModule
@@ -337,7 +337,7 @@ def test_ranks_are_read_in_lightning_s_order(
         monkeypatch.delenv(key, raising=False)
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    assert _rank() == rank == (_get_rank() or 0)
+    assert process_rank() == rank == (_get_rank() or 0)
 
 
 def test_the_log_loses_half_a_row_and_what_is_done_again(tmp_path: Path, data_root: Path) -> None:

@@ -21,18 +21,18 @@ import yaml
 from pytorch_lightning.utilities import rank_zero_only
 from tests.commands.runs import words
 
-from qefpn.commands.evaluate import evaluate_run
-from qefpn.commands.overrides import compose_config
-from qefpn.commands.prepare import prepare_data
 from qefpn.errors import UserError
+from qefpn.experiments.checks import check
+from qefpn.experiments.command_line import compose_config
+from qefpn.experiments.fitting import fit
+from qefpn.experiments.prepare import prepare_data
+from qefpn.experiments.schema import TrainConfig, typed
+from qefpn.experiments.scoring import evaluate_run
+from qefpn.experiments.tracking import LOGGERS, Tracking, check_logger, read_scores, tracked
 from qefpn.losses import edges
 from qefpn.reporting.sweep_tables import build_report
 from qefpn.training import memory, tracking_tensorboard, tracking_wandb
-from qefpn.training.build import check
-from qefpn.training.config import TrainConfig, typed
 from qefpn.training.module import SaliencyModule
-from qefpn.training.run import fit
-from qefpn.training.tracking import LOGGERS, Tracking, check_logger, read_scores, tracked
 from qefpn.training.validation_pictures import LONGEST, chosen_places, make_panel, side_by_side
 
 BLOCK = 2**15

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from qefpn.commands.prepare import places
-from qefpn.commands.run_config import run_config
 from qefpn.data import read_image
 from qefpn.data.survey import describe, locate
 from qefpn.data.synthetic import render
 from qefpn.data.transforms import TestTransform
 from qefpn.errors import UserError
+from qefpn.experiments.assemble import network_options
+from qefpn.experiments.prepare import places
+from qefpn.experiments.run_config import run_config
+from qefpn.experiments.schema import named, require, typed
 from qefpn.models import QEFPN
-from qefpn.training.build import network_options
-from qefpn.training.checkpoint import load_trained
-from qefpn.training.config import named, require, typed
+from qefpn.models.loading import load_trained
 
 FRESH = ("backbone", "pyramid", "decoder")
 """Groups of a fresh network."""

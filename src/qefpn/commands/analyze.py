@@ -12,15 +12,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from qefpn.commands.analysis_inputs import FRESH, Pictures, as_list, chosen_network
-from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries
-from qefpn.errors import UserError
-from qefpn.models import QEFPN
-from qefpn.reporting.analysis_figures import Convergence, draw_convergence, draw_depth
-from qefpn.reporting.analysis_tables import convergence_summary, convergence_table, depth_table
-from qefpn.text import open_text
-from qefpn.training.analysis import (
+from qefpn.analysis.states import (
     CURVES,
     DepthSummary,
     Entrant,
@@ -30,7 +22,15 @@ from qefpn.training.analysis import (
     solve_batch,
     trace_depth,
 )
-from qefpn.training.config import named, require
+from qefpn.commands.analysis_inputs import FRESH, Pictures, as_list, chosen_network
+from qefpn.errors import UserError
+from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.runtime import choose_device, console, progress_bar, quiet_libraries
+from qefpn.experiments.schema import named, require
+from qefpn.models import QEFPN
+from qefpn.reporting.analysis_figures import Convergence, draw_convergence, draw_depth
+from qefpn.reporting.analysis_tables import convergence_summary, convergence_table, depth_table
+from qefpn.text import open_text
 
 SUMMARY = """
 qefpn analyze - does f_theta have an equilibrium, and how near do the solvers come to it?

@@ -11,17 +11,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
-from qefpn.commands.runtime import console, progress_bar
+from qefpn.atomic import atomic_file, write_atomic
+from qefpn.benchmark.attributes import attribute_table
+from qefpn.benchmark.entries import Entry
+from qefpn.benchmark.map_scores import score_folders
+from qefpn.benchmark.maps import MapFolder, find_maps
+from qefpn.benchmark.score_cache import ScoreCache
 from qefpn.data.files import cache_dir
 from qefpn.data.layouts import Pair
-from qefpn.data.maps import MapFolder, find_maps
 from qefpn.data.registry import official
 from qefpn.data.survey import describe
 from qefpn.errors import UserError
+from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
+from qefpn.experiments.runtime import console, progress_bar
 from qefpn.metrics import PROTOCOLS
-from qefpn.reporting.attributes import attribute_table
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
 from qefpn.reporting.benchmark_tables import (
     compare,
@@ -31,15 +35,11 @@ from qefpn.reporting.benchmark_tables import (
     markdown_benchmark,
     terminal_benchmark,
 )
-from qefpn.reporting.entries import Entry
 from qefpn.reporting.intervals import interval_table, sentences
 from qefpn.reporting.leaderboard import write_leaderboard
-from qefpn.reporting.map_scores import score_folders
 from qefpn.reporting.published import load_published
-from qefpn.reporting.score_cache import ScoreCache
 from qefpn.text import one_line, open_text
 from qefpn.training.evaluation import write_json
-from qefpn.whole import whole_file, write_whole
 
 SUMMARY = """
 qefpn benchmark - score folders of saliency maps, of any methods, as the field does
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
     write(options, entries, pairs, folder)
     if findings:
-        write_whole(folder / "findings.txt", "\n".join(one_line(finding) for finding in findings) + "\n")
+        write_atomic(folder / "findings.txt", "\n".join(one_line(finding) for finding in findings) + "\n")
         print(f"all {len(findings)} findings: {folder / 'findings.txt'}")
     return 0 if all(entry.complete for entry in entries) else 1
 
@@ -187,9 +187,9 @@ def _more(names: Sequence[str]) -> str:
 def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path) -> None:
     """All outputs; the table goes to the terminal too."""
     comparison = compare(entries, load_published() if options.published else None)
-    write_whole(folder / "table.md", markdown_benchmark(comparison))
-    write_whole(folder / "table.tex", latex_benchmark(comparison))
-    write_whole(folder / "table.csv", csv_benchmark(entries))
+    write_atomic(folder / "table.md", markdown_benchmark(comparison))
+    write_atomic(folder / "table.tex", latex_benchmark(comparison))
+    write_atomic(folder / "table.csv", csv_benchmark(entries))
     write_json(folder / "results.json", json_benchmark(entries, options.protocol))
     rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
     _write_rows(folder / "scores.csv", rows)
@@ -221,7 +221,7 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Rows of one kind, each written as it is made: there may be tens of thousands."""
-    with whole_file(path) as part, open_text(part) as file:
+    with atomic_file(path) as part, open_text(part) as file:
         writer: csv.DictWriter[str] | None = None
         for row in rows:
             if writer is None:

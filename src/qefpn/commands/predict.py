@@ -17,17 +17,17 @@ from typing import TextIO
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from qefpn.commands.overrides import command_config, command_help
-from qefpn.commands.predict_files import Job, find_inputs, output_folder, plan
-from qefpn.commands.predict_output import OUTPUT_TYPES, encode, render
-from qefpn.commands.predict_record import Record, made_by
-from qefpn.commands.runtime import choose_device, progress_bar, quiet_libraries
+from qefpn.atomic import DiskFull, atomic_file
 from qefpn.data.files import passed_over
 from qefpn.data.reading import on_white, read_layers
 from qefpn.errors import UserError
+from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.runtime import choose_device, progress_bar, quiet_libraries
+from qefpn.inference.files import Job, find_inputs, output_folder, plan
+from qefpn.inference.output import OUTPUT_TYPES, encode, render
+from qefpn.inference.predictor import Predictor, in_batches
+from qefpn.inference.record import Record, made_by
 from qefpn.text import one_line
-from qefpn.training.predictor import Predictor, in_batches
-from qefpn.whole import DiskFull, whole_file
 
 SUMMARY = """
 qefpn predict - a mask for every picture, at the picture's own size and orientation
@@ -189,7 +189,7 @@ def _write(job: Job, picture: np.ndarray, stdout: TextIO) -> None:
         stdout.buffer.flush()
         return
     data = encode(picture, job.target.suffix)
-    with whole_file(job.target) as part:
+    with atomic_file(job.target) as part:
         part.write_bytes(data)
 
 

@@ -16,22 +16,23 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from qefpn.commands.evaluate import evaluation_data, test_loaders
-from qefpn.commands.overrides import check_overrides, command_config, command_help, compose_config
-from qefpn.commands.prepare import prepare_data
-from qefpn.commands.run_config import run_config, run_directory
-from qefpn.commands.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
+from qefpn.analysis.profile_sweep import ProfileSettings, profile_module, quality_rows
+from qefpn.analysis.profiling import MEMORY_NOTE
 from qefpn.errors import UserError
+from qefpn.experiments.assemble import build_module
+from qefpn.experiments.checks import check
+from qefpn.experiments.command_line import check_overrides, command_config, command_help, compose_config
+from qefpn.experiments.prepare import prepare_data
+from qefpn.experiments.run_config import evaluation_data, run_config, run_directory
+from qefpn.experiments.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
+from qefpn.experiments.schema import LoggerConfig, TrainConfig, TrainerConfig, known_keys, require, typed
+from qefpn.experiments.scoring import test_loaders
 from qefpn.models import ImplicitPyramid
+from qefpn.models.loading import load_trained
 from qefpn.models.network import SMALLEST
 from qefpn.reporting.profile_tables import profile_sheets, terminal_sheet, write_profile
 from qefpn.reporting.published import load_published
-from qefpn.training.build import build_module, check
-from qefpn.training.checkpoint import load_trained
-from qefpn.training.config import LoggerConfig, TrainConfig, TrainerConfig, known_keys, require, typed
 from qefpn.training.module import SaliencyModule
-from qefpn.training.profile_sweep import ProfileSettings, profile_module, quality_rows
-from qefpn.training.profiling import MEMORY_NOTE
 
 SUMMARY = """
 qefpn profile - parameters, MACs, frames a second and memory (the paper's Table III)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qefpn.commands.overrides import command_config, command_help
 from qefpn.errors import UserError
+from qefpn.experiments.command_line import command_config, command_help
 
 SUMMARY = """
 qefpn report - what runs wrote, as tables and pages
@@ -44,7 +44,7 @@ def _run(directory: Path, output: Path | None) -> None:
 
 
 def _sweep(directory: Path, output: Path | None) -> None:
-    from qefpn.commands.runtime import console
+    from qefpn.experiments.runtime import console
     from qefpn.reporting.sweep_report import write_sweep_report
     from qefpn.reporting.sweep_text import terminal_sweep
 

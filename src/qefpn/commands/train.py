@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from qefpn.commands.idle_keys import refuse_idle_keys
-from qefpn.commands.overrides import (
+from qefpn.errors import UserError
+from qefpn.experiments.ablations import expand_rows
+from qefpn.experiments.command_line import (
     check_overrides,
     compose_run,
     parse_overrides,
+    process_rank,
     quote_paths,
     task_words,
     train_help,
 )
-from qefpn.commands.sweep_jobs import read_jobs, summary
-from qefpn.commands.sweep_plan import (
+from qefpn.experiments.idle_keys import refuse_idle_keys
+from qefpn.sweeps.jobs import read_jobs, summary
+from qefpn.sweeps.plan import (
     SWEEP_DIR,
     SweepRefused,
     chosen,
@@ -35,16 +39,11 @@ from qefpn.commands.sweep_plan import (
     waits,
     wants_resume,
 )
-from qefpn.commands.sweep_rows import expand_rows
-from qefpn.commands.sweep_run import sweep_job
-from qefpn.errors import UserError
+from qefpn.sweeps.run import sweep_job
 from qefpn.text import one_line
-from qefpn.whole import write_whole
 
 if TYPE_CHECKING:
-    from qefpn.data import SaliencyDataModule
-    from qefpn.training.config import TrainConfig
-    from qefpn.training.run import Fitted
+    pass
 
 SUMMARY = """
 qefpn train - train the quasi-equilibrium pyramid, then score the test sets
@@ -73,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0; 1 where jobs of a multirun failed; 2 for a user's mistake.
     """
-    if _rank() > 0:  # the other processes of a run say nothing
+    if process_rank() > 0:  # the other processes of a run say nothing
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         argv = [_unquoted(word) for word in argv]
     dashed, words = split_flags(argv)
@@ -85,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     for flag in flags:
         if flag not in HYDRA_FLAGS:
             raise UserError(f"unknown option {flag}: there are -m (multirun), --config-dir DIR, --cfg job, --help")
-    from qefpn.commands.runtime import quiet_libraries  # here, since --help must answer at once
+    from qefpn.experiments.runtime import quiet_libraries  # here, since --help must answer at once
 
     quiet_libraries()
     multirun = any(flag in MULTIRUN for flag in flags)
@@ -101,8 +100,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check(words: Sequence[str], *, multirun: bool) -> None:
-    from qefpn.training.build import check
-    from qefpn.training.config import typed
+    from qefpn.experiments.checks import check
+    from qefpn.experiments.schema import typed
 
     started_by = os.environ.pop("TORCHELASTIC_RUN_ID", None)  # a trainer built to check knows of one machine alone
     try:
@@ -146,7 +145,7 @@ def _multirun(dashed: Sequence[str], words: Sequence[str]) -> int:
     wait = waits(words)
     _check(words, multirun=True)
     claim(directory, plan, resume=resume)
-    from qefpn.commands.sweep_plugins import register
+    from qefpn.sweeps.plugins import register
 
     register()
     try:
@@ -251,80 +250,17 @@ _STATUS: dict[str, Any] = {"code": 0, "words": []}
 def job(config: DictConfig) -> float | None:
     """One run in Hydra's run directory."""
     settings = HydraConfig.get()
-    _STATUS["composed"] = config
+    from qefpn.experiments.run import run
+    from qefpn.experiments.schema import typed
+
     if settings.mode == RunMode.MULTIRUN:
-        return sweep_job(settings, run)
-    from qefpn.training.config import typed
+        return sweep_job(settings, functools.partial(run, composed=config))
 
     try:
         composed, ablation = compose_run("train", task_words(settings))
         sys.argv[1:] = _STATUS["words"]  # with which Lightning starts the other processes of this run
-        run(typed(composed), Path(settings.runtime.output_dir), ablation)
+        run(typed(composed), Path(settings.runtime.output_dir), ablation, config)
     except UserError as error:
         print(f"qefpn train: {one_line(error)}", file=sys.stderr)
         _STATUS["code"] = 2
     return None
-
-
-def run(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> None:
-    """Data, training, test, report; ``ablation`` is the run's place in one, for config.yaml."""
-    from qefpn.commands.prepare import data_module, prepare_data
-    from qefpn.training.run import claim, fit, leave
-    from qefpn.training.tracking import tracked
-
-    claim(config, directory)
-    if _rank() == 0 and not config.trainer.fast_dev_run:
-        keep_composed(directory)
-    data = data_module(config, directory) if _rank() > 0 else prepare_data(config, directory)
-    with tracked(config, directory, ablation) as tracking:
-        fitted = fit(config, data, directory, ablation, tracking)
-        if fitted.checkpoint is None:
-            print("fast_dev_run: one batch of everything ran; nothing was kept")
-        else:
-            print(f"trained: {fitted.checkpoint}")
-        if fitted.checkpoint is not None and config.evaluate:
-            score(config, fitted, data, directory, floors=config.floors is not False)
-            if _rank() == 0:
-                tracking.scores(directory)
-        leave(fitted.trainer, data)
-
-
-def keep_composed(directory: Path) -> None:
-    """What Hydra composed and was given, in ``.hydra``, as it keeps them itself, once ``directory`` is known to be this
-    run's."""
-    composed = _STATUS.get("composed")
-    if composed is None or not HydraConfig.initialized():  # a rank that a sweep started
-        return
-    settings = HydraConfig.get()
-    for name, content in (
-        ("config", composed),
-        ("hydra", OmegaConf.create({"hydra": OmegaConf.to_container(settings, resolve=False)})),
-        ("overrides", settings.overrides.task),
-    ):
-        write_whole(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
-
-
-def score(config: TrainConfig, fitted: Fitted, data: SaliencyDataModule, directory: Path, *, floors: bool) -> None:
-    """Test what training chose, on all of its devices, and tell of it."""
-    from qefpn.commands.evaluate import NO_SETS, floors_of, tell_scores
-    from qefpn.commands.prepare import Reporter
-    from qefpn.commands.runtime import progress_bar
-    from qefpn.training.run import test
-
-    if not data.test_pairs or config.trainer.limit_test_batches == 0:
-        print(NO_SETS)
-        return
-    with progress_bar() as progress:
-        beside = floors_of(config, fitted.trainer.strategy.root_device) if floors else None
-        metrics = test(config, fitted, data, directory, floors=beside, progress=Reporter(progress))
-    if fitted.trainer.is_global_zero:
-        tell_scores(data, directory, metrics, report=config.report)
-
-
-def _rank() -> int:
-    """Of this process among those of the run: as torchrun, Lightning or srun started it, in Lightning's order. Slurm's
-    number is also in the environment of what a task starts itself."""
-    for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if key in os.environ:
-            return int(os.environ[key])
-    return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,22 @@ def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
         lines = [line.strip() for line in str(error).strip().splitlines()]
         raise UserError(f"{path}: does not fit this version's network ({' '.join(lines[:2])[:200]})") from error
     return network.eval()
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network in evaluation mode, and the side of its test pictures in pixels."""
+
+    network: QEFPN
+    image_size: int
+
+
+def load_trained(path: Path) -> TrainedNetwork:
+    """Read a checkpoint of ``qefpn train``.
+
+    Raises:
+        UserError: as :func:`load_model`.
+    """
+    content = read_checkpoint(path)
+    network = network_of(content, path)
+    return TrainedNetwork(network, int(content["hyper_parameters"].get("image_size", 352)))

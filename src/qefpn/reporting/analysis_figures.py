@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qefpn.atomic import atomic_file
 from qefpn.reporting.comparison import COLOURS, DASHES
-from qefpn.whole import whole_file
 
 Array = npt.NDArray[np.float64]
 
@@ -273,6 +273,6 @@ def _finish(axes: Any) -> None:
 def _save(figure: Any, path: Path) -> Path:
     kind = path.suffix[1:]
     metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}  # dates would make equal figures differ
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata)
     return path

@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def depth_table(rows: Sequence[Mapping[str, Any]], layers: int, threshold: float) -> Table:
-    """What a row a picture (``qefpn.training.analysis.DepthSummary.add``) comes to."""
+    """What a row a picture (``qefpn.analysis.states.DepthSummary.add``) comes to."""
     table = Table(title=f"{len(rows)} pictures, {layers} layers, as shares of the state", header_style="bold")
     for column in ("", "median", "lowest", "highest"):
         table.add_column(column, justify="left" if not column else "right")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qefpn.atomic import atomic_file
 from qefpn.data.layouts import Pair
 from qefpn.errors import UserError
 from qefpn.reporting.comparison import (
@@ -24,10 +25,9 @@ from qefpn.reporting.comparison import (
 )
 from qefpn.reporting.pictures import shrink
 from qefpn.text import one_line
-from qefpn.whole import whole_file
 
 if TYPE_CHECKING:
-    from qefpn.reporting.entries import Entry
+    from qefpn.benchmark.entries import Entry
 
 #: pictures of the grid where none are named
 ROWS = 8
@@ -144,7 +144,7 @@ def _save(figure: Any, path: Path) -> Path:
     kind = path.suffix[1:]
     # dates would make equal figures differ
     metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata.get(kind))
     return path
 

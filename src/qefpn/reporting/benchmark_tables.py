@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qefpn.reporting.entries import Entry
+from qefpn.benchmark.entries import Entry
 from qefpn.reporting.published import Published
 from qefpn.reporting.sweep_latex import escape_latex
 from qefpn.reporting.tables import METRICS, Metric, finite, plain_markdown, superscript

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from qefpn.benchmark.maps import read_map
 from qefpn.data.layouts import Pair
-from qefpn.data.maps import read_map
 from qefpn.data.reading import read_image, read_mask
 from qefpn.errors import UserError
 from qefpn.metrics.resize import resize_map
 
 if TYPE_CHECKING:
-    from qefpn.reporting.entries import Entry
+    from qefpn.benchmark.entries import Entry
 
 Array = npt.NDArray[Any]
 

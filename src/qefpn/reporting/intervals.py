@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from qefpn.benchmark.attributes import SCORES
+from qefpn.benchmark.entries import Entry
 from qefpn.metrics.bootstrap import paired_bootstrap
-from qefpn.reporting.attributes import SCORES
-from qefpn.reporting.entries import Entry
 from qefpn.reporting.tables import METRICS, finite
 
 _BY_KEY = {metric.key: metric for metric in METRICS}

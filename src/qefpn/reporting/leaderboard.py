@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from qefpn.atomic import write_atomic
 from qefpn.data.layouts import Pair
 from qefpn.reporting.comparison import (
     Array,
@@ -25,10 +26,9 @@ from qefpn.reporting.comparison import (
 from qefpn.reporting.pictures import shrink
 from qefpn.reporting.published import Published, PublishedRow, load_published
 from qefpn.reporting.tables import METRICS, Metric, finite
-from qefpn.whole import write_whole
 
 if TYPE_CHECKING:
-    from qefpn.reporting.entries import Entry
+    from qefpn.benchmark.entries import Entry
 
 #: columns that the page can show; the first six are shown at first
 COLUMNS = (
@@ -88,7 +88,7 @@ def write_leaderboard(
         notes=data["notes"],
         side=_side(entries),
     )
-    write_whole(path, page)
+    write_atomic(path, page)
 
 
 def _script_json(data: Any) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qefpn.atomic import write_atomic
 from qefpn.reporting.published import Published
-from qefpn.whole import write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -260,5 +260,5 @@ def write_profile(directory: Path, result: Mapping[str, Any], sheets: Sequence[S
         **{f"{name}.csv": csv_rows(result[name]) for name in ("stages", "speed", "quality") if result.get(name)},
     }
     for name, text in files.items():
-        write_whole(directory / name, text)
+        write_atomic(directory / name, text)
     return [directory / name for name in files]

@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from qefpn.atomic import write_atomic
 from qefpn.reporting.published import load_published
 from qefpn.reporting.results import RunResults, read_run
 from qefpn.reporting.tables import METRICS, MetricTable, metric_tables
-from qefpn.whole import write_whole
 
 #: figures of the headline, the first two in large type
 HEADLINE = ("max_f", "mae", "weighted_f", "mean_f", "s_measure", "e_measure")
@@ -58,7 +58,7 @@ def write_run_report(run_dir: str | Path, output: str | Path | None = None, *, c
     results = read_run(Path(run_dir))
     path = Path(output) if output is not None else results.directory / "report.html"
     page = render(results, cases)
-    write_whole(path, page)
+    write_atomic(path, page)
     return path
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from qefpn.atomic import write_atomic
 from qefpn.errors import UserError
 from qefpn.reporting.published import Published, load_published
 from qefpn.reporting.sections import Chart
@@ -13,7 +14,6 @@ from qefpn.reporting.sweep_curves import sweep_charts
 from qefpn.reporting.sweep_latex import latex_document, latex_tables
 from qefpn.reporting.sweep_tables import EXPLAINED, SweepReport, build_report
 from qefpn.reporting.sweep_text import csv_figures, csv_jobs, markdown_sweep
-from qefpn.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def write_sweep_report(runs: Path, output: Path | None = None, published: Publis
     }
     try:
         for name, text in texts.items():
-            write_whole(folder / name, text)
+            write_atomic(folder / name, text)
     except OSError as error:
         raise UserError(f"output={folder}: the report cannot be written there ({error.strerror})") from None
     return WrittenSweep(report, [folder / name for name in texts])

@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from qefpn.whole import copy_whole
+from qefpn.atomic import copy_atomic
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class BestCheckpoint(ModelCheckpoint):
                 return
             best = own  # the run directory was moved
         if best is not None and best.resolve() != own.resolve():
-            rank_zero_only(copy_whole)(best, own)
+            rank_zero_only(copy_atomic)(best, own)
         score = state_dict["best_model_score"]
         found = {} if best is None or score is None else {str(own): score}
         super().load_state_dict(

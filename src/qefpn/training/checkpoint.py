@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,8 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
+from qefpn.atomic import atomic_file
 from qefpn.data.resume import Place, is_due
-from qefpn.models import QEFPN
-from qefpn.models.loading import network_of
-from qefpn.models.weights import read_checkpoint
-from qefpn.whole import whole_file
 
 OWN = "qefpn"
 """Key of a checkpoint under which lie ``version``, ``place`` (epoch, batch), ``validated`` and, from a run of
@@ -34,7 +30,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """
         content = io.BytesIO()  # torch's own writer tells of a full disk in words of its own
         torch.save(checkpoint, content)
-        with whole_file(Path(path), flush=True) as part:
+        with atomic_file(Path(path), flush=True) as part:
             part.write_bytes(content.getbuffer())
 
 
@@ -52,25 +48,6 @@ class ConfigInCheckpoint(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[OWN] = checkpoint.get(OWN, {}) | {"config": self.config}
-
-
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """A network in evaluation mode, and the side of its test pictures in pixels."""
-
-    network: QEFPN
-    image_size: int
-
-
-def load_trained(path: Path) -> TrainedNetwork:
-    """Read a checkpoint of ``qefpn train``.
-
-    Raises:
-        UserError: as :func:`qefpn.models.load_model`.
-    """
-    content = read_checkpoint(path)
-    network = network_of(content, path)
-    return TrainedNetwork(network, int(content["hyper_parameters"].get("image_size", 352)))
 
 
 def checkpoints_of(directory: Path) -> list[Path]:

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import torch
 
+from qefpn.atomic import atomic_file, write_atomic
 from qefpn.errors import UserError
+from qefpn.inference.maps import predict_maps
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN
 from qefpn.text import open_text
-from qefpn.training.inference import predict_maps
-from qefpn.whole import whole_file, write_whole
 
 Batch = dict[str, Any]
 Predictor = Callable[[Batch], list[np.ndarray]]
@@ -81,13 +81,13 @@ def save_png(path: Path, image: np.ndarray) -> None:
     done, data = cv2.imencode(".png", image)
     if not done:
         raise UserError(f"{path} could not be encoded")
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(data.tobytes())
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all."""
-    write_whole(path, json.dumps(value, indent=1))
+    write_atomic(path, json.dumps(value, indent=1))
 
 
 def write_scores(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -96,7 +96,7 @@ def write_scores(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     first = list(itertools.islice(rest, 1))
     columns = ["dataset", "name", *SUMMARY]
     columns += [key for record in first for key in record if key not in columns]
-    with whole_file(path) as part, open_text(part) as file:
+    with atomic_file(path) as part, open_text(part) as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         for record in itertools.chain(first, rest):

@@ -12,8 +12,8 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from qefpn.atomic import FULL, atomic_file, disk_is_full
 from qefpn.errors import UserError
-from qefpn.whole import FULL, disk_is_full, whole_file
 
 
 class RunLog(Logger):
@@ -76,7 +76,7 @@ class RunLog(Logger):
         return step < self._first - (of_validation and not self._validated)
 
     def _write_all(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        with whole_file(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        with atomic_file(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from qefpn.atomic import atomic_file
 from qefpn.data.synthetic.scene import render
 from qefpn.errors import UserError
-from qefpn.whole import whole_file
 
 GENERATOR = 1  # raised whenever the same seed would give other pictures
 _JPEG_QUALITY = 95
@@ -202,5 +202,5 @@ def _encoded(suffix: str, pixels: NDArray[np.uint8], options: list[int]) -> byte
 
 def _replace(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all, so that a stopped run leaves no half picture behind."""
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(data)

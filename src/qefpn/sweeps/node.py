@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-from qefpn.commands.sweep_jobs import JobRecord, read_job, write_error
+from qefpn.sweeps.jobs import JobRecord, read_job, write_error
 
 PATIENCE = 60.0
 """Seconds that a started job waits to find its number in job.json, which is written when sbatch has answered."""
@@ -160,10 +160,10 @@ def run(record: JobRecord, directory: Path, sweep: Path, allocation: Allocation)
     """Everything from the submitted configuration to the end of the ranks."""
     from omegaconf import DictConfig, OmegaConf
 
-    from qefpn.commands.sweep_ranks import run_ranks
-    from qefpn.commands.sweep_run import leave_to_ranks, ready
-    from qefpn.commands.sweep_slurm import SUBMITTED
-    from qefpn.training.config import typed
+    from qefpn.experiments.schema import typed
+    from qefpn.sweeps.ranks import run_ranks
+    from qefpn.sweeps.run import leave_to_ranks, ready
+    from qefpn.sweeps.slurm import SUBMITTED
 
     composed = OmegaConf.load(directory / SUBMITTED)
     assert isinstance(composed, DictConfig)
@@ -195,8 +195,8 @@ def main(argv: Sequence[str]) -> int:
             return not_its_own(directory, allocation)
         if allocation.told_before():
             raise SystemExit(143)
-        from qefpn.commands.runtime import quiet_libraries
-        from qefpn.commands.sweep_run import attempt
+        from qefpn.experiments.runtime import quiet_libraries
+        from qefpn.sweeps.run import attempt
 
         quiet_libraries()
         print(record.title, flush=True)

@@ -16,8 +16,8 @@ from qefpn.data import TestTransform
 from qefpn.data.files import ZipMember
 from qefpn.data.reading import on_white, read_image, to_rgb
 from qefpn.errors import UserError
-from qefpn.training.checkpoint import load_trained
-from qefpn.training.inference import predict_maps
+from qefpn.inference.maps import predict_maps
+from qefpn.models.loading import load_trained
 
 Picture = str | os.PathLike[str] | ZipMember | Image.Image | np.ndarray | bytes | bytearray | memoryview | IO[bytes]
 T = TypeVar("T")

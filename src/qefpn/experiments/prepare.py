@@ -11,12 +11,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from qefpn.commands.runtime import progress_bar
 from qefpn.data import DataReport, SaliencyDataModule, synthesize
 from qefpn.data.files import passed_over
 from qefpn.errors import UserError
+from qefpn.experiments.runtime import progress_bar
+from qefpn.experiments.schema import TrainConfig, require, settle_root
 from qefpn.text import one_line
-from qefpn.training.config import TrainConfig, require, settle_root
 
 
 def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) -> SaliencyDataModule:

@@ -21,8 +21,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from qefpn.commands.sweep_plan import SweepRefused
-from qefpn.whole import write_whole
+from qefpn.atomic import write_atomic
+from qefpn.sweeps.plan import SweepRefused
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -176,4 +176,4 @@ def write_best(study: Study, path: Path) -> None:
 
     if study.get_trials(states=(TrialState.COMPLETE,)):
         best = {"name": "optuna", "best_params": study.best_params, "best_value": study.best_value}
-        write_whole(path, yaml.safe_dump(best, sort_keys=False))
+        write_atomic(path, yaml.safe_dump(best, sort_keys=False))

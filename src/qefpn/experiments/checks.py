@@ -1,125 +1,30 @@
-"""From the checked configuration to the parts of a run; impossible values are told before data is read."""
+"""What types cannot say of a configuration: impossible values are told, one line each, before any data is read."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
-import inspect
-import os
-import re
 import socket
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import SLURMEnvironment
-from pytorch_lightning.accelerators import CUDAAccelerator
-from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
+from qefpn.experiments.assemble import build_criterion, network_options
+from qefpn.experiments.schema import TrainConfig, named, require
+from qefpn.experiments.tracking import LOGGERS, check_logger
+from qefpn.experiments.trainer import device_count
 from qefpn.implicit import build_adjoint, build_residual, build_solver
-from qefpn.losses import build_loss
-from qefpn.losses.kernels import Kernel
 from qefpn.models import QEFPN
 from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.weights import read_checkpoint
-from qefpn.parts import TARGET, build_part, names_class
+from qefpn.parts import names_class
 from qefpn.training.callbacks import build_callbacks, build_profiler
-from qefpn.training.config import TrainConfig, TrainerConfig, named, require
-from qefpn.training.module import VALIDATED, SaliencyModule, Warmup
-from qefpn.training.optimizers import OPTIMIZERS, build_optimizer
+from qefpn.training.module import VALIDATED
 from qefpn.training.schedule import build_schedule
-from qefpn.training.tracking import LOGGERS, check_logger
-
-
-def network_options(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of :class:`qefpn.models.QEFPN` as plain values."""
-    decoder = dict(config.decoder)
-    pyramid = config.pyramid
-    return {
-        "backbone": backbone_of(config),
-        "weights": config.backbone.weights,
-        "backbone_options": config.backbone.options,
-        "channels": pyramid.channels,
-        "levels": list(pyramid.levels),
-        "expansion": pyramid.expansion,
-        "activation": pyramid.activation,
-        "pyramid": pyramid.name,
-        "decoder": decoder.pop("name", "cross_feature"),
-        **{f"decoder_{key}": value for key, value in decoder.items()},
-        "solver": config.solver,
-        "residual": {"seed": config.seed, **config.residual} if "p" in config.residual else config.residual,
-        "adjoint": config.adjoint,
-        "residual_in_eval": pyramid.residual_in_eval,
-        "block_dtype": pyramid.block_dtype,
-        "start": pyramid.start,
-        "weight_norm": pyramid.weight_norm,
-        "low_level_edges": config.loss.get("name") == "low_level_edges",
-        "intermediate_supervision": pyramid.intermediate_supervision,
-    }
-
-
-def backbone_of(config: TrainConfig) -> str | dict[str, Any]:
-    """The backbone's name; of one of somebody's own what makes it."""
-    own = config.backbone._target_
-    return config.backbone.name if own is None else {TARGET: own} | config.backbone.options
-
-
-def build_criterion(config: TrainConfig) -> nn.Module:
-    """The loss, of ours by its name, or of somebody's own."""
-    if names_class(config.loss):
-        return build_part(config.loss, nn.Module, "loss")
-    return build_loss(**loss_options(config))
-
-
-def loss_options(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of :func:`qefpn.losses.build_loss`."""
-    return {**config.loss, "edge_filter": edge_filter_of(config)}
-
-
-def edge_filter_of(config: TrainConfig) -> str | Kernel:
-    """The edge filter's name; of one of somebody's own its rows."""
-    if names_class(config.edge_filter):
-        return build_part(config.edge_filter, tuple, "edge_filter")
-    return str(config.edge_filter.get("name", "sobel"))
-
-
-def regularization_options(config: TrainConfig) -> dict[str, Any]:
-    """The pyramid's loss terms and what is measured on demand, for :class:`SaliencyModule`."""
-    pyramid = config.pyramid
-    names = ("jacobian_weight", "jacobian_samples", "correction_weight", "correction_states", "correction_gamma")
-    return {name: getattr(pyramid, name) for name in (*names, "spectral_radius_every")}
-
-
-def build_module(config: TrainConfig) -> SaliencyModule:
-    """The LightningModule of a run, with fresh weights drawn from ``config.seed``."""
-    torch.manual_seed(config.seed)
-    return SaliencyModule(
-        named("backbone, pyramid or decoder", lambda: QEFPN(**network_options(config))),
-        loss=named("loss", lambda: build_criterion(config)),
-        optimizer=named("optimizer", lambda: build_optimizer(**optimizer_options(config))),
-        scheduler=named("schedule", lambda: build_schedule(**config.schedule)),
-        warmup=Warmup(config.warmup.steps, config.warmup.layers),
-        protocol=config.protocol,
-        image_size=config.data.image_size,
-        seed=config.seed,
-        regularization=regularization_options(config),
-        max_skipped_steps=config.max_skipped_steps,
-    )
-
-
-def optimizer_options(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of :func:`qefpn.training.optimizers.build_optimizer`: those that the optimizer has."""
-    options = dataclasses.asdict(config.optimizer)
-    known = inspect.signature(OPTIMIZERS.get(config.optimizer.name)).parameters
-    return {key: value for key, value in options.items() if key == "name" or key in known}
 
 
 def check(config: TrainConfig) -> None:
@@ -283,89 +188,6 @@ def _check_files(config: TrainConfig) -> None:
     if weights == "DEFAULT" and config.backbone.name in PACKAGED:
         packaged_weights(config.backbone.name)
     check_logger(config)
-
-
-def trainer_options(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of ``pl.Trainer``, and ``num_threads`` and ``max_time``, which are not."""
-    options = dataclasses.asdict(config.trainer)
-    options.pop("fp32_precision")
-    if options["deterministic"] is True:
-        options["deterministic"] = "warn"  # what cannot be is named, rather than refused
-    patience = datetime.timedelta(seconds=options.pop("rank_timeout"))
-    if options["strategy"] == "ddp":
-        options["strategy"] = DDPStrategy(timeout=patience)
-    if options["sync_batchnorm"] is None:
-        options["sync_batchnorm"] = _syncs(_probe(config))
-    return options | {"num_nodes": node_count()}
-
-
-def _syncs(trainer: pl.Trainer) -> bool:
-    """Whether batch norms of several processes can be made to see the whole batch: torch's are made for GPUs."""
-    return trainer.world_size > 1 and isinstance(trainer.accelerator, CUDAAccelerator)
-
-
-def lightning_trainer(config: TrainConfig, **options: Any) -> pl.Trainer:
-    """``pl.Trainer(**options)``.
-
-    Args:
-        config: where the options are from, as far as they are a user's.
-        options: arguments.
-
-    Raises:
-        UserError: what Lightning refuses, with the keys that were given.
-    """
-    try:
-        return pl.Trainer(**options)
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        usual = dataclasses.asdict(TrainerConfig(max_epochs=50))
-        given = {key: value for key, value in dataclasses.asdict(config.trainer).items() if value != usual[key]}
-        named_in_it = [key for key in given if re.search(rf"\b{key}\b", text)]
-        keys = " ".join(f"trainer.{key}={given[key]}" for key in named_in_it or given)
-        raise UserError(f"{keys or 'trainer'}: {text.partition('. ')[0][:300]}") from None
-
-
-def node_count() -> int:
-    """Machines that share a run, from the variables of torchrun or Slurm."""
-    world, local = (int(os.environ.get(key, 1)) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    if "LOCAL_WORLD_SIZE" in os.environ:
-        return max(1, world // local)
-    return int(os.environ.get("SLURM_NNODES", 1)) if SLURMEnvironment.detect() else 1
-
-
-def device_count(config: TrainConfig) -> int:
-    """Processes that share a batch: what the trainer that is built says.
-
-    Raises:
-        UserError: for devices that are not there.
-    """
-    trainer = config.trainer
-    there = torch.cuda.device_count()
-    if trainer.accelerator in ("gpu", "cuda") and there == 0:
-        raise UserError("trainer.accelerator=gpu, but no GPU is there: use trainer=cpu")
-    if isinstance(trainer.devices, list) and (trainer.accelerator in ("gpu", "cuda") or there > 0):
-        absent = [index for index in trainer.devices if index not in range(there)]
-        require(not absent, f"trainer.devices={trainer.devices}: there are GPUs 0 to {there - 1} alone")
-    on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and there > 0)
-    if on_gpu and str(trainer.devices).isdigit() and int(trainer.devices) > there:
-        raise UserError(f"trainer.devices={trainer.devices}, but only {there} GPU(s) are there")
-    probe = _probe(config)
-    require(
-        not trainer.sync_batchnorm or isinstance(probe.accelerator, CUDAAccelerator),
-        "trainer.sync_batchnorm=true needs GPUs: leave it out (on several GPUs it is on by itself)",
-    )
-    return probe.world_size
-
-
-def _probe(config: TrainConfig) -> pl.Trainer:
-    """A trainer that is asked, and does nothing."""
-    ours = ("fp32_precision", "rank_timeout", "num_threads", "max_time")
-    lasting = ("deterministic", "benchmark")  # set for the whole process
-    options = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in (*ours, *lasting)}
-    options |= {"sync_batchnorm": False, "enable_progress_bar": False, "num_nodes": node_count()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the run says them again
-        return lightning_trainer(config, **options, logger=False, enable_checkpointing=False)
 
 
 def check_port(devices: int, environment: Mapping[str, str]) -> None:

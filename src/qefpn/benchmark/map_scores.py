@@ -14,19 +14,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from qefpn.benchmark.entries import Entry
+from qefpn.benchmark.maps import MapFolder, match_maps, read_map
+from qefpn.benchmark.score_cache import Outcome, ScoreCache, score_key
 from qefpn.data.cache import cpu_count
 from qefpn.data.files import PictureFile, ZipMember
 from qefpn.data.labels import label_values
 from qefpn.data.layouts import Pair
-from qefpn.data.maps import MapFolder, match_maps, read_map
 from qefpn.data.pooled import mapped
 from qefpn.data.reading import read_mask
 from qefpn.errors import UserError
 from qefpn.metrics import combine, saliency_scores
 from qefpn.metrics.kernels import kernels
 from qefpn.metrics.scores import CURVES
-from qefpn.reporting.entries import Entry
-from qefpn.reporting.score_cache import Outcome, ScoreCache, score_key
 
 _CHUNK = 16
 _HASHED = 1024

@@ -11,13 +11,13 @@ import numpy as np
 import yaml
 
 from qefpn.errors import UserError
+from qefpn.experiments.config_files import config_content
+from qefpn.experiments.schema import TrainConfig
 from qefpn.text import one_line
-from qefpn.training.config import TrainConfig
-from qefpn.training.config_files import config_content
 from qefpn.training.validation_pictures import Panel, side_by_side
 
 if TYPE_CHECKING:
-    from qefpn.training.tracking import SetScores
+    from qefpn.experiments.tracking import SetScores
 
 THRESHOLDS = 127
 """Points of a PR curve: what TensorBoard's format takes at most."""

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from qefpn.training.config import TrainConfig
-from qefpn.training.tracking_tensorboard import TensorBoardTracker, require_tensorboard
-from qefpn.training.tracking_wandb import WandbTracker, require_login
+from qefpn.experiments.schema import TrainConfig
+from qefpn.experiments.tracking_tensorboard import TensorBoardTracker, require_tensorboard
+from qefpn.experiments.tracking_wandb import WandbTracker, require_login
 from qefpn.training.validation_pictures import Panel
 
 LOGGERS: dict[str, tuple[str, ...]] = {

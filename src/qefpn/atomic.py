@@ -22,7 +22,7 @@ class DiskFull(UserError):
 
 
 @contextmanager
-def whole_file(path: Path, *, flush: bool = False) -> Iterator[Path]:
+def atomic_file(path: Path, *, flush: bool = False) -> Iterator[Path]:
     """A path beside ``path`` to write to, which takes its place when the block ends.
 
     A reader never sees half a file, a stopped run leaves none, and several processes on several machines may write
@@ -38,7 +38,7 @@ def whole_file(path: Path, *, flush: bool = False) -> Iterator[Path]:
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "made" / "figures.txt"
-    >>> with whole_file(target) as part:
+    >>> with atomic_file(target) as part:
     ...     _ = part.write_text("1")
     ...     target.exists()
     False
@@ -77,13 +77,13 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file by :func:`whole_file`, flushed to the disk."""
-    with whole_file(target, flush=True) as part:
+def copy_atomic(source: Path, target: Path) -> None:
+    """Copy a file by :func:`atomic_file`, flushed to the disk."""
+    with atomic_file(target, flush=True) as part:
         shutil.copyfile(source, part)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 text by :func:`whole_file`; what is no character is written as its escape."""
-    with whole_file(path) as part, open_text(part) as file:
+def write_atomic(path: Path, text: str) -> None:
+    """Write a UTF-8 text by :func:`atomic_file`; what is no character is written as its escape."""
+    with atomic_file(path) as part, open_text(part) as file:
         file.write(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qefpn.errors import UserError
 
 if TYPE_CHECKING:
-    from qefpn.training.config import TrainConfig
+    from qefpn.experiments.schema import TrainConfig
 
 
 class _Rule(NamedTuple):

@@ -14,18 +14,22 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities import rank_zero_only
 
+from qefpn.atomic import copy_atomic
 from qefpn.data import SaliencyDataModule
 from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
+from qefpn.experiments.assemble import build_module, edge_filter_of
+from qefpn.experiments.checks import check_port
+from qefpn.experiments.config_files import config_content, write_config
+from qefpn.experiments.schema import TrainConfig
+from qefpn.experiments.tracking import Tracking, tracked
+from qefpn.experiments.trainer import lightning_trainer, trainer_options
 from qefpn.models import load_model
 from qefpn.models.loading import FILLED_IN, PREFIX
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
-from qefpn.training.build import build_module, check_port, edge_filter_of, lightning_trainer, trainer_options
 from qefpn.training.callbacks import build_callbacks, build_profiler, progress_callback
 from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, checkpoints_of, is_validated
-from qefpn.training.config import TrainConfig
-from qefpn.training.config_files import config_content, write_config
 from qefpn.training.evaluation import Predictor, write_json
 from qefpn.training.failures import library_errors, quiet
 from qefpn.training.hardware import fp32_precision
@@ -33,9 +37,7 @@ from qefpn.training.last_checkpoint import LastCheckpoint
 from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
 from qefpn.training.test_files import Progress, TestFiles
-from qefpn.training.tracking import Tracking, tracked
 from qefpn.training.validation_pictures import ValidationPictures
-from qefpn.whole import copy_whole
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def fit(
     """Train as configured.
 
     Args:
-        config: checked (:func:`qefpn.training.build.check`).
+        config: checked (:func:`qefpn.experiments.assemble.check`).
         data: its pictures are checked, in the first process.
         directory: receives ``config.yaml``, ``data.json``, ``log.csv`` and ``checkpoints/``.
         ablation: the run's place in an ablation, for ``config.yaml``.
@@ -97,7 +99,7 @@ def fit(
             return Fitted(trainer, module, None)
         last = checkpoints / "last.ckpt"
         if resumed is not None and trainer.is_global_zero and not last.exists():  # nothing was left to train
-            copy_whole(resumed, last)
+            copy_atomic(resumed, last)
         if data.val_pairs and module.validated_at != trainer.global_step:
             _validate_last(trainer, module, data, config.monitor, checkpoints)
         trainer.strategy.barrier()
@@ -204,7 +206,7 @@ def _validate_last(
     score = scores[monitor]
     if former is None or (score < float(former) if callback.mode == "min" else score > float(former)):
         if trainer.is_global_zero:
-            copy_whole(checkpoints / "last.ckpt", checkpoints / "best.ckpt")
+            copy_atomic(checkpoints / "last.ckpt", checkpoints / "best.ckpt")
         trainer.strategy.barrier()
 
 

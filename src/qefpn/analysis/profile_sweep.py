@@ -13,12 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qefpn.models import ImplicitPyramid
-from qefpn.training.evaluation import Batch, score_set
-from qefpn.training.hardware import fp32_precision
-from qefpn.training.inference import to_maps
-from qefpn.training.module import SaliencyModule
-from qefpn.training.profiling import (
+from qefpn.analysis.profiling import (
     Spread,
     available_memory,
     held_memory,
@@ -30,6 +25,11 @@ from qefpn.training.profiling import (
     solver_steps,
     time_passes,
 )
+from qefpn.inference.maps import to_maps
+from qefpn.models import ImplicitPyramid
+from qefpn.training.evaluation import Batch, score_set
+from qefpn.training.hardware import fp32_precision
+from qefpn.training.module import SaliencyModule
 
 Row = dict[str, Any]
 Say = Callable[[str], None]

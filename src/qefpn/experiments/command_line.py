@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -19,9 +20,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qefpn.commands.named_classes import refuse_foreign_classes, refuse_foreign_packages
-from qefpn.commands.sweep_rows import OWN_KEYS, ablation_name, check_axes, row_label, with_layers, with_row
 from qefpn.errors import UserError
+from qefpn.experiments.ablations import OWN_KEYS, ablation_name, check_axes, row_label, with_layers, with_row
+from qefpn.experiments.named_classes import refuse_foreign_classes, refuse_foreign_packages
 from qefpn.parts import allow
 
 CONFIG_MODULE = "qefpn.conf"
@@ -274,7 +275,7 @@ def explain(error: Exception, name: str) -> str:
 
 def _unknown(key: str, known: list[str]) -> str:
     if key.startswith("trainer."):
-        from qefpn.training.config import owned_key
+        from qefpn.experiments.schema import owned_key
 
         if (owned := owned_key(key)) is not None:
             return owned
@@ -297,7 +298,7 @@ def flat_keys(name: str) -> Iterator[str]:
     """All dotted keys of a command's default config, and of the schema behind it."""
     yield from dict(_flatten(_plain(_composed(name, [])), ""))
     if name == "train":
-        from qefpn.training.config import known_keys
+        from qefpn.experiments.schema import known_keys
 
         yield from known_keys()
 
@@ -350,3 +351,12 @@ def _own_keys(path: str) -> list[str]:
         if not skipped:
             lines.append(line)
     return "\n".join(lines).strip().splitlines()
+
+
+def process_rank() -> int:
+    """Of this process among those of the run: as torchrun, Lightning or srun started it, in Lightning's order. Slurm's
+    number is also in the environment of what a task starts itself."""
+    for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if key in os.environ:
+            return int(os.environ[key])
+    return 0

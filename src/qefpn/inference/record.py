@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qefpn.commands.predict_files import Job
+from qefpn.atomic import write_atomic
 from qefpn.data.files import cache_dir, file_key
+from qefpn.inference.files import Job
 from qefpn.version import __version__
-from qefpn.whole import write_whole
 
 _VERSION = 1
 _EVERY = 10.0
@@ -89,7 +89,7 @@ class Record:
             return
         with contextlib.suppress(OSError):
             files = {_bytes(key): value for key, value in self._entries.items()}
-            write_whole(self._path, json.dumps({"version": _VERSION, "files": files}))
+            write_atomic(self._path, json.dumps({"version": _VERSION, "files": files}))
         self._changed, self._saved = False, time.monotonic()
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from qefpn.commands.sweep_rows import key_of
+from qefpn.atomic import write_atomic
 from qefpn.errors import UserError
-from qefpn.whole import write_whole
+from qefpn.experiments.ablations import key_of
 
 SWEEP_FILE = "sweep.json"
 DEFAULT = "multirun/train/${now:%Y-%m-%d_%H-%M-%S}"
@@ -133,7 +133,7 @@ def claim(directory: Path, plan: SweepPlan, *, resume: bool) -> None:
     if resume and directory.is_dir() and any(directory.iterdir()):
         raise UserError(f"{SWEEP_DIR}={directory} holds no sweep that could be gone on with ({SWEEP_FILE} is missing)")
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(dataclasses.asdict(plan), indent=1))
+    write_atomic(path, json.dumps(dataclasses.asdict(plan), indent=1))
 
 
 def release(directory: Path) -> None:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from qefpn.commands.overrides import compose_run, task_words
-from qefpn.commands.sweep_jobs import JobRecord, claimed_gpu, end_with_parent, read_job, recorded, write_error
-from qefpn.commands.sweep_plan import read_plan
-from qefpn.commands.sweep_ranks import RanksFailed, run_ranks
-from qefpn.commands.sweep_rows import key_of
 from qefpn.errors import UserError
+from qefpn.experiments.ablations import key_of
+from qefpn.experiments.command_line import compose_run, task_words
+from qefpn.sweeps.jobs import JobRecord, claimed_gpu, end_with_parent, read_job, recorded, write_error
+from qefpn.sweeps.plan import read_plan
+from qefpn.sweeps.ranks import RanksFailed, run_ranks
 
 if TYPE_CHECKING:
-    from qefpn.training.config import TrainConfig
+    from qefpn.experiments.schema import TrainConfig
 
 Run = Callable[["TrainConfig", Path, Mapping[str, Any] | None], None]
 
@@ -37,8 +37,8 @@ def sweep_job(settings: DictConfig, run: Run) -> float:
     Returns:
         The best validation score (``monitor``), which a search may optimise; nan where there is none.
     """
-    from qefpn.commands.runtime import quiet_libraries
-    from qefpn.training.config import typed
+    from qefpn.experiments.runtime import quiet_libraries
+    from qefpn.experiments.schema import typed
 
     quiet_libraries()  # a launcher may have started a process for this job
     directory, sweep = Path(settings.runtime.output_dir), Path(settings.sweep.dir)
@@ -106,9 +106,10 @@ def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) 
     """Check a job's configuration where it is to run, and let it go on where it was begun; its devices.
 
     Raises:
-        UserError: as :func:`qefpn.training.build.check`.
+        UserError: as :func:`qefpn.experiments.assemble.check`.
     """
-    from qefpn.training.build import check, device_count
+    from qefpn.experiments.checks import check
+    from qefpn.experiments.trainer import device_count
     from qefpn.training.checkpoint import checkpoints_of
 
     record.write(directory)
@@ -125,8 +126,8 @@ def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) 
 
 def leave_to_ranks(config: TrainConfig, record: JobRecord, directory: Path) -> None:
     """Data and ``config.yaml``, which is all that the ranks of a job know."""
-    from qefpn.commands.prepare import prepare_data
-    from qefpn.training.config_files import write_config
+    from qefpn.experiments.config_files import write_config
+    from qefpn.experiments.prepare import prepare_data
 
     with contextlib.redirect_stdout(io.StringIO()):  # rank 0 says it again; drawn and checked once, not by all at once
         prepare_data(config, directory)
@@ -158,7 +159,7 @@ def _own_gpu(config: TrainConfig, sweep: Path, *, side_by_side: bool) -> Iterato
 
 def best_score(directory: Path) -> float:
     """The best validation score in ``log.csv`` under the run's ``monitor``; nan where there is none."""
-    from qefpn.training.config_files import read_config
+    from qefpn.experiments.config_files import read_config
 
     try:
         monitor = read_config(directory / "config.yaml").monitor

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
 
+from qefpn.atomic import write_atomic
 from qefpn.errors import UserError
+from qefpn.experiments.schema import TrainConfig, typed
 from qefpn.models.weights import refuse_named_classes
-from qefpn.training.config import TrainConfig, typed
-from qefpn.whole import write_whole
 
 
 @rank_zero_only
@@ -30,7 +30,7 @@ def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | 
             the key ``ablation``.
     """
     content = config_content(config, ablation)
-    write_whole(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    write_atomic(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -18,8 +18,8 @@ def register() -> None:
     Hydra takes plugins from one namespace package alone. A share in it that was installed editable (as ``make setup``
     does) is not found by Hydra's search, so that the module is made here.
     """
-    from qefpn.commands.sweep_optuna import OptunaSweeper
-    from qefpn.commands.sweep_slurm import SlurmLauncher
+    from qefpn.sweeps.optuna import OptunaSweeper
+    from qefpn.sweeps.slurm import SlurmLauncher
 
     try:
         namespace = importlib.import_module(NAMESPACE)

@@ -18,7 +18,7 @@ from qefpn.data.reading import read_image, read_mask
 from qefpn.errors import UserError
 
 if TYPE_CHECKING:
-    from qefpn.reporting.entries import Entry
+    from qefpn.benchmark.entries import Entry
 
 Array = npt.NDArray[Any]
 

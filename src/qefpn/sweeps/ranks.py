@@ -18,8 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from qefpn.commands.sweep_jobs import ERROR_FILE, write_error
 from qefpn.errors import UserError
+from qefpn.sweeps.jobs import ERROR_FILE, write_error
 
 RANKS_LOG = "ranks.log"
 GRACE = 60.0
@@ -53,7 +53,7 @@ def run_ranks(
 
     starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"]
     command = starter if srun is None else [*srun, sys.executable]
-    command += ["-m", "qefpn.commands.sweep_ranks", os.path.abspath(directory)]
+    command += ["-m", "qefpn.sweeps.ranks", os.path.abspath(directory)]
     terminated = False
     with (directory / RANKS_LOG).open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
@@ -106,7 +106,7 @@ def adopt_task(environment: MutableMapping[str, str]) -> bool:
     """Put torchrun's variables in place of Slurm's where ``srun`` started this process as a rank; whether it did.
 
     Lightning would take Slurm's for an order to put the job back into the queue itself; that is done by the job's
-    own process (:mod:`qefpn.commands.sweep_node`), and there must not be two.
+    own process (:mod:`qefpn.sweeps.node`), and there must not be two.
     """
     if "SLURM_PROCID" not in environment or "RANK" in environment:
         return False
@@ -152,9 +152,9 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # one rank speaks for all
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-    from qefpn.commands.runtime import quiet_libraries
-    from qefpn.commands.train import run
-    from qefpn.training.config_files import read_ablation, read_config
+    from qefpn.experiments.config_files import read_ablation, read_config
+    from qefpn.experiments.run import run
+    from qefpn.experiments.runtime import quiet_libraries
 
     quiet_libraries()
     try:

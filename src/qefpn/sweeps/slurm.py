@@ -1,6 +1,6 @@
 """A sweep on a Slurm cluster: ``hydra/launcher=slurm`` submits a job for each of its own, and watches the queue.
 
-What runs on the cluster's machines is :mod:`qefpn.commands.sweep_node`. Nothing here needs Slurm's accounting.
+What runs on the cluster's machines is :mod:`qefpn.sweeps.node`. Nothing here needs Slurm's accounting.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from qefpn.commands.overrides import compose_run
-from qefpn.commands.sweep_jobs import JobRecord, read_job, write_error
-from qefpn.commands.sweep_plan import SweepRefused
-from qefpn.commands.sweep_run import best_score, done_before, record_of
-from qefpn.whole import write_whole
+from qefpn.atomic import write_atomic
+from qefpn.experiments.command_line import compose_run
+from qefpn.sweeps.jobs import JobRecord, read_job, write_error
+from qefpn.sweeps.plan import SweepRefused
+from qefpn.sweeps.run import best_score, done_before, record_of
 
 SUBMITTED = "submitted.yaml"
 """The job's configuration as it was composed when it was submitted; Hydra's search path may not lead there later."""
@@ -95,7 +95,7 @@ class SlurmLauncher(Launcher):
     def _submit(self, record: JobRecord, directory: Path) -> None:
         composed, record.ablation = compose_run("train", record.words)
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(directory / SUBMITTED, OmegaConf.to_yaml(composed))
+        write_atomic(directory / SUBMITTED, OmegaConf.to_yaml(composed))
         # What comes before sweep_node listens must not end the job, which would be over; it looks for itself.
         script = ["trap '' TERM USR1", *self.options["setup"], self._command(directory)]
         words = ["sbatch", "--parsable", *sbatch_options(self.options, composed, directory)]
@@ -106,7 +106,7 @@ class SlurmLauncher(Launcher):
         record.write(directory)  # for which the job waits before it begins
 
     def _command(self, directory: Path) -> str:
-        words = [sys.executable, "-m", "qefpn.commands.sweep_node", os.path.abspath(directory)]
+        words = [sys.executable, "-m", "qefpn.sweeps.node", os.path.abspath(directory)]
         words += [os.path.abspath(str(self.config.hydra.sweep.dir)), str(self.options["max_num_timeout"])]
         words.append(str(self.options["signal_delay_s"]))
         return f"exec {shlex.join(words)}"  # in place of the shell: Slurm's signals reach it

@@ -11,9 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qefpn.commands.predict_output import check_suffix
 from qefpn.data.files import SUFFIXES, is_picture, left_out, open_tree
 from qefpn.errors import UserError
+from qefpn.inference.output import check_suffix
 
 _NO_FOLDERS = {".heic", ".heif", ".psd", ".exr", ".tga", ".ico", ".dng", ".cr2", ".nef", ".arw", ".xcf", ".npy", ".mat"}
 """Endings of files that Python's table of types lacks: a folder is not called so."""

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qefpn.errors import UserError
-from qefpn.training.config import TrainConfig
-from qefpn.training.config_files import config_content
+from qefpn.experiments.config_files import config_content
+from qefpn.experiments.schema import TrainConfig
 from qefpn.training.validation_pictures import PARTS, Panel
 
 if TYPE_CHECKING:
-    from qefpn.training.tracking import SetScores
+    from qefpn.experiments.tracking import SetScores
 
 STEP = "trainer/global_step"
 """The x axis of everything that is logged, as Lightning calls it."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from qefpn.atomic import write_atomic
 from qefpn.text import open_text
-from qefpn.whole import write_whole
 
 JOB_FILE = "job.json"
 ERROR_FILE = "error.txt"
@@ -58,7 +58,7 @@ class JobRecord:
 
     def write(self, directory: Path) -> None:
         """Whole or not at all."""
-        write_whole(directory / JOB_FILE, json.dumps(dataclasses.asdict(self), indent=1))
+        write_atomic(directory / JOB_FILE, json.dumps(dataclasses.asdict(self), indent=1))
 
 
 def read_job(directory: Path) -> JobRecord | None:

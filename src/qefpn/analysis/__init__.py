@@ -1,0 +1,1 @@
+"""Looking inside a network: states at depth, convergence, what it costs."""

@@ -1,0 +1,1 @@
+"""Anybody's saliency maps: found, scored on all cores, kept by content."""

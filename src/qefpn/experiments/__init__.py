@@ -1,0 +1,1 @@
+"""A configuration becomes data, module and trainer, in one run directory."""

@@ -1,0 +1,61 @@
+"""One run of `qefpn train`: data, training, test, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from qefpn.atomic import write_atomic
+from qefpn.experiments.command_line import process_rank
+from qefpn.experiments.fitting import claim, fit, leave
+from qefpn.experiments.prepare import data_module, prepare_data
+from qefpn.experiments.schema import TrainConfig
+from qefpn.experiments.scoring import score
+from qefpn.experiments.tracking import tracked
+
+
+def run(
+    config: TrainConfig,
+    directory: Path,
+    ablation: Mapping[str, Any] | None = None,
+    composed: DictConfig | None = None,
+) -> None:
+    """Data, training, test, report.
+
+    Args:
+        config: checked.
+        directory: of the run.
+        ablation: the run's place in one, for config.yaml.
+        composed: what Hydra composed, which is kept in ``.hydra``; None where no job of Hydra's is run.
+    """
+    claim(config, directory)
+    if composed is not None and process_rank() == 0 and not config.trainer.fast_dev_run:
+        keep_composed(composed, directory)
+    data = data_module(config, directory) if process_rank() > 0 else prepare_data(config, directory)
+    with tracked(config, directory, ablation) as tracking:
+        fitted = fit(config, data, directory, ablation, tracking)
+        if fitted.checkpoint is None:
+            print("fast_dev_run: one batch of everything ran; nothing was kept")
+        else:
+            print(f"trained: {fitted.checkpoint}")
+        if fitted.checkpoint is not None and config.evaluate:
+            score(config, fitted, data, directory, floors=config.floors is not False)
+            if process_rank() == 0:
+                tracking.scores(directory)
+        leave(fitted.trainer, data)
+
+
+def keep_composed(composed: DictConfig, directory: Path) -> None:
+    """What Hydra composed and was given, in ``.hydra``, as it keeps them itself, once ``directory`` is known to be this
+    run's."""
+    settings = HydraConfig.get()
+    for name, content in (
+        ("config", composed),
+        ("hydra", OmegaConf.create({"hydra": OmegaConf.to_container(settings, resolve=False)})),
+        ("overrides", settings.overrides.task),
+    ):
+        write_atomic(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))

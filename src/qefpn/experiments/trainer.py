@@ -1,0 +1,103 @@
+"""The arguments of ``pl.Trainer`` that a configuration gives, and the devices that it means."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import re
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
+from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from qefpn.errors import UserError
+from qefpn.experiments.schema import TrainConfig, TrainerConfig, require
+
+
+def trainer_options(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of ``pl.Trainer``, and ``num_threads`` and ``max_time``, which are not."""
+    options = dataclasses.asdict(config.trainer)
+    options.pop("fp32_precision")
+    if options["deterministic"] is True:
+        options["deterministic"] = "warn"  # what cannot be is named, rather than refused
+    patience = datetime.timedelta(seconds=options.pop("rank_timeout"))
+    if options["strategy"] == "ddp":
+        options["strategy"] = DDPStrategy(timeout=patience)
+    if options["sync_batchnorm"] is None:
+        options["sync_batchnorm"] = _syncs(_probe(config))
+    return options | {"num_nodes": node_count()}
+
+
+def _syncs(trainer: pl.Trainer) -> bool:
+    """Whether batch norms of several processes can be made to see the whole batch: torch's are made for GPUs."""
+    return trainer.world_size > 1 and isinstance(trainer.accelerator, CUDAAccelerator)
+
+
+def lightning_trainer(config: TrainConfig, **options: Any) -> pl.Trainer:
+    """``pl.Trainer(**options)``.
+
+    Args:
+        config: where the options are from, as far as they are a user's.
+        options: arguments.
+
+    Raises:
+        UserError: what Lightning refuses, with the keys that were given.
+    """
+    try:
+        return pl.Trainer(**options)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        usual = dataclasses.asdict(TrainerConfig(max_epochs=50))
+        given = {key: value for key, value in dataclasses.asdict(config.trainer).items() if value != usual[key]}
+        named_in_it = [key for key in given if re.search(rf"\b{key}\b", text)]
+        keys = " ".join(f"trainer.{key}={given[key]}" for key in named_in_it or given)
+        raise UserError(f"{keys or 'trainer'}: {text.partition('. ')[0][:300]}") from None
+
+
+def node_count() -> int:
+    """Machines that share a run, from the variables of torchrun or Slurm."""
+    world, local = (int(os.environ.get(key, 1)) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return max(1, world // local)
+    return int(os.environ.get("SLURM_NNODES", 1)) if SLURMEnvironment.detect() else 1
+
+
+def device_count(config: TrainConfig) -> int:
+    """Processes that share a batch: what the trainer that is built says.
+
+    Raises:
+        UserError: for devices that are not there.
+    """
+    trainer = config.trainer
+    there = torch.cuda.device_count()
+    if trainer.accelerator in ("gpu", "cuda") and there == 0:
+        raise UserError("trainer.accelerator=gpu, but no GPU is there: use trainer=cpu")
+    if isinstance(trainer.devices, list) and (trainer.accelerator in ("gpu", "cuda") or there > 0):
+        absent = [index for index in trainer.devices if index not in range(there)]
+        require(not absent, f"trainer.devices={trainer.devices}: there are GPUs 0 to {there - 1} alone")
+    on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and there > 0)
+    if on_gpu and str(trainer.devices).isdigit() and int(trainer.devices) > there:
+        raise UserError(f"trainer.devices={trainer.devices}, but only {there} GPU(s) are there")
+    probe = _probe(config)
+    require(
+        not trainer.sync_batchnorm or isinstance(probe.accelerator, CUDAAccelerator),
+        "trainer.sync_batchnorm=true needs GPUs: leave it out (on several GPUs it is on by itself)",
+    )
+    return probe.world_size
+
+
+def _probe(config: TrainConfig) -> pl.Trainer:
+    """A trainer that is asked, and does nothing."""
+    ours = ("fp32_precision", "rank_timeout", "num_threads", "max_time")
+    lasting = ("deterministic", "benchmark")  # set for the whole process
+    options = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in (*ours, *lasting)}
+    options |= {"sync_batchnorm": False, "enable_progress_bar": False, "num_nodes": node_count()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run says them again
+        return lightning_trainer(config, **options, logger=False, enable_checkpointing=False)

@@ -1,0 +1,1 @@
+"""A trained network as a function of pictures; imports no Lightning."""

@@ -1,0 +1,1 @@
+"""Many experiments: the plan, its jobs, their processes, launchers."""
