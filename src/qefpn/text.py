@@ -5,12 +5,14 @@ A file's name is any bytes; those that are no UTF-8 reach Python as lone surroga
 
 from __future__ import annotations
 
+import difflib
 import sys
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["one_line", "open_text", "take_any_text"]
+__all__ = ["did_you_mean", "one_line", "open_text", "take_any_text"]
 
 _SPOILS_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # controls, surrogates, separators of lines and paragraphs
 
@@ -38,3 +40,9 @@ def one_line(text: object) -> str:
 def open_text(path: Path, mode: str = "w") -> TextIO:
     """A text file to write, in UTF-8, with line ends as given; what is no character is written as its escape."""
     return path.open(mode, newline="", encoding="utf-8", errors="backslashreplace")  # type: ignore[return-value]
+
+
+def did_you_mean(word: str, known: Iterable[str], *, quoted: bool = False) -> str:
+    """`` (did you mean X?)`` for what is close to a word that is not known; nothing where nothing is."""
+    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f" (did you mean {close[0]!r}?)" if close and quoted else f" (did you mean {close[0]}?)" if close else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,31 @@ from tests.commands.runs import SYNTHETIC, TINY, log, words
 
 from qefpn.cli import main
 from qefpn.errors import UserError
-from qefpn.experiments.ablations import CONF, expand_rows, rows_of
 from qefpn.experiments.checks import check
-from qefpn.experiments.command_line import check_overrides, command_config, compose_config, compose_run, group_options
-from qefpn.experiments.config_files import read_ablation, read_config
+from qefpn.experiments.command_line import CONFIG_MODULE
+from qefpn.experiments.composition import (
+    catalogue,
+    check_overrides,
+    command_config,
+    compose_config,
+    expand_rows,
+    group_options,
+)
+from qefpn.experiments.config_files import read_config
 from qefpn.experiments.schema import TrainConfig, typed
 
 ABLATIONS = group_options("ablation")
+CONF = Path(str(files(CONFIG_MODULE)))
+
+
+def rows_of(ablation: str) -> list[str]:
+    return catalogue().rows(ablation)
+
+
+def read_ablation(path: Path) -> dict[str, Any] | None:
+    return read_config(path).ablation
+
+
 EXPERIMENTS = (None, "demo", "small", "paper")
 
 
@@ -50,7 +69,7 @@ def test_rows_of_the_solver_table(experiment: str | None) -> None:
         compose_config("train", [*of(experiment), "ablation=solver", f"ablation.row={name}", "data.root=x"])
         for name in ("equilibrium", "quasi")
     ]
-    assert differences(*map(dict, found)) == {"residual"}
+    assert differences(*map(dict, found)) == {"residual", "ablation"}
     assert [config.residual.name for config in found] == ["equilibrium", "quasi"]
     assert found[0].solver.name == "broyden"
     assert row("solver", "no_pyramid", *of(experiment)).pyramid.name == "none"
@@ -88,14 +107,13 @@ def test_every_row_can_be_built(ablation: str, experiment: str | None) -> None:
 def test_a_multirun_expands_to_the_rows() -> None:
     given = ["experiment=demo", "ablation=solver", "seed=0,1"]
     expanded = expand_rows(given)
-    assert expanded == [
-        *("experiment=demo", "ablation=solver"),
-        *("ablation.row=unroll_1,unroll_2,unroll_3,equilibrium,quasi,no_pyramid", "seed=0,1"),
-    ]
+    rows = ("unroll_1", "unroll_2", "unroll_3", "equilibrium", "quasi", "no_pyramid")
+    assert expanded == ["experiment=demo", f"ablation={','.join(f'solver/{name}' for name in rows)}", "seed=0,1"]
     # every choice of every axis once: six rows with the first seed, and the other seed
     assert len(list(check_overrides("train", expanded, multirun=True))) == 7
     chosen = [*given, "ablation.row=quasi,equilibrium"]
-    assert expand_rows(chosen) == chosen
+    assert expand_rows(chosen) == ["experiment=demo", "ablation=solver/quasi,solver/equilibrium", "seed=0,1"]
+    assert expand_rows(expanded) == expanded
 
 
 def test_what_is_given_reaches_the_rows_that_do_not_fix_it() -> None:
@@ -178,11 +196,9 @@ def test_the_configuration_of_every_command_composes(name: str) -> None:
 
 
 def test_a_row_s_label() -> None:
-    _, label = compose_run("train", ["ablation=edge", "ablation.row=no_edges", "data.root=x"])
+    label = compose_config("train", ["ablation=edge", "ablation.row=no_edges", "data.root=x"]).ablation
     assert label == {"name": "edge", "table": "V", "row": "no_edges", "place": 3}
-    config, label = compose_run("train", ["data.root=x"])
-    assert label is None
-    assert "sweep" not in config
+    assert typed(compose_config("train", ["data.root=x"])).ablation is None
 
 
 def test_a_row_alone_is_a_run(tmp_path: Path, data_root: Path) -> None:

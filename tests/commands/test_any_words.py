@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from qefpn.errors import UserError
-from qefpn.experiments.command_line import (
-    PATH_KEYS,
-    check_overrides,
-    command_config,
-    compose_config,
-    group_options,
-    parse_overrides,
-)
+from qefpn.experiments.command_line import PATH_KEYS, parse_overrides
+from qefpn.experiments.composition import check_overrides, command_config, compose_config, group_options
 from qefpn.experiments.config_files import config_content
 from qefpn.experiments.schema import known_keys, typed
 from qefpn.text import one_line

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from tests.reporting.benchmark_entries import make
 
+from qefpn.benchmark import map_scores
 from qefpn.benchmark.score_cache import ScoreCache
 from qefpn.cli import main
 from qefpn.metrics import saliency_scores
-from qefpn.reporting import map_scores
 
 UNIQUE = 3 * 6  # the two sets have the same masks and maps: equal pairs are scored once
 QUICK = ["figures=false", "page=false", "attributes=false", "resamples=0"]

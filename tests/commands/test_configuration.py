@@ -14,7 +14,8 @@ from tests.commands.runs import TINY, words
 from qefpn.cli import main
 from qefpn.errors import UserError
 from qefpn.experiments.checks import check
-from qefpn.experiments.command_line import command_config, compose_config, group_options, quote_paths
+from qefpn.experiments.command_line import quote_paths
+from qefpn.experiments.composition import command_config, compose_config, group_options
 from qefpn.experiments.schema import TrainConfig, typed
 
 GROUPS = (

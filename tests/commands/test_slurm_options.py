@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from tests.commands.test_sweeps import sweep
 
 from qefpn.cli import main
-from qefpn.commands import sweep_node
 from qefpn.errors import UserError
+from qefpn.sweeps import node as sweep_node
 from qefpn.sweeps.jobs import JobRecord, read_job
 from qefpn.sweeps.plan import waits
 from qefpn.sweeps.ranks import adopt_task

@@ -14,13 +14,13 @@ from tests.commands.runs import losses, train, words
 
 from qefpn.cli import main
 from qefpn.errors import UserError
-from qefpn.experiments.ablations import expand_rows
-from qefpn.experiments.command_line import compose_config, parse_overrides
+from qefpn.experiments import checks
+from qefpn.experiments import fitting as training_run
+from qefpn.experiments.command_line import parse_overrides
+from qefpn.experiments.composition import compose_config, expand_rows
 from qefpn.sweeps.jobs import claimed_gpu, read_jobs
 from qefpn.sweeps.plan import claim, plan_of, read_plan
 from qefpn.sweeps.run import best_score
-from qefpn.training import build
-from qefpn.training import run as training_run
 
 
 def sweep(folder: Path, data: Path, *more: str) -> list[str]:
@@ -131,10 +131,10 @@ def test_a_port_in_use(
         assert f"MASTER_PORT={port} " in line
         for value in ("many", "70000"):
             with pytest.raises(UserError, match=f"MASTER_PORT={value} "):
-                build.check_port(2, {"MASTER_PORT": value})
-        build.check_port(1, {"MASTER_PORT": port})  # one process meets nobody
-        build.check_port(2, {"MASTER_PORT": port, "LOCAL_RANK": "0"})  # torchrun's own
-    build.check_port(2, {"MASTER_PORT": port})
+                checks.check_port(2, {"MASTER_PORT": value})
+        checks.check_port(1, {"MASTER_PORT": port})  # one process meets nobody
+        checks.check_port(2, {"MASTER_PORT": port, "LOCAL_RANK": "0"})  # torchrun's own
+    checks.check_port(2, {"MASTER_PORT": port})
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

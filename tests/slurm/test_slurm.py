@@ -18,7 +18,7 @@ from tests.commands.runs import data_root, log, words
 from tests.slurm.cluster import Cluster, missing, processes, started
 
 from qefpn.cli import main
-from qefpn.commands import sweep_slurm
+from qefpn.sweeps import slurm as sweep_slurm
 
 __all__ = ["data_root"]
 
@@ -296,7 +296,7 @@ def test_nothing_is_left_running(cluster: Cluster) -> None:
     ranks = [
         entry.name
         for entry in Path("/proc").glob("[0-9]*")
-        if _names(entry / "cmdline", "qefpn.commands.sweep_") and _names(entry / "environ", str(cluster.directory))
+        if _names(entry / "cmdline", "qefpn.sweeps.") and _names(entry / "environ", str(cluster.directory))
     ]
     assert not ranks
 

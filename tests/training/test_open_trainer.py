@@ -17,12 +17,12 @@ from tests.commands.runs import log, losses, train, words
 from tests.training.breaking import KILL, assert_same_run, at_random, broken_run, run_once
 
 from qefpn.cli import main
-from qefpn.experiments.command_line import compose_config
+from qefpn.experiments import trainer as trainer_module
+from qefpn.experiments.composition import compose_config
 from qefpn.experiments.config_files import config_of, read_config
 from qefpn.experiments.schema import OWNED, TrainerConfig, typed
 from qefpn.reporting.sections import settings
-from qefpn.training import build
-from qefpn.training.callbacks import EarlyStopping
+from qefpn.training.callbacks import EarlyStopping, build_callbacks
 from qefpn.training.module import SaliencyModule
 
 QUICK = ["evaluate=false", "warmup.steps=1"]
@@ -76,10 +76,10 @@ def test_batch_norms_of_several_gpus_see_the_whole_batch(
     count: int, gpu: bool, given: bool | None, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accelerator = (CUDAAccelerator if gpu else CPUAccelerator)()
-    monkeypatch.setattr(build, "_probe", lambda _: SimpleNamespace(world_size=count, accelerator=accelerator))
+    monkeypatch.setattr(trainer_module, "_probe", lambda _: SimpleNamespace(world_size=count, accelerator=accelerator))
     config = typed(compose_config("train", ["data.root=x"]))
     config.trainer.sync_batchnorm = given
-    assert build.trainer_options(config)["sync_batchnorm"] is expected
+    assert trainer_module.trainer_options(config)["sync_batchnorm"] is expected
 
 
 def test_overfitting_sees_the_same_pictures_each_epoch(
@@ -138,7 +138,7 @@ def test_profilers_write_into_the_run_directory(option: str, said: str, tmp_path
 
 def test_what_was_written_with_one_callback_by_name_is_read() -> None:
     content = {"callbacks": {"name": "ema", "decay": 0.9}, "data": {"root": "x"}}
-    (ema,) = build.build_callbacks(config_of(content, Path("config.yaml")).callbacks)
+    (ema,) = build_callbacks(config_of(content, Path("config.yaml")).callbacks)
     assert type(ema).__name__ == "AveragedWeights"
     assert config_of({"callbacks": {"name": "none"}, "data": {"root": "x"}}, Path("config.yaml")).callbacks == {}
 

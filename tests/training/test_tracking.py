@@ -22,8 +22,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from tests.commands.runs import words
 
 from qefpn.errors import UserError
+from qefpn.experiments import tracking_tensorboard, tracking_wandb
 from qefpn.experiments.checks import check
-from qefpn.experiments.command_line import compose_config
+from qefpn.experiments.composition import compose_config
 from qefpn.experiments.fitting import fit
 from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.schema import TrainConfig, typed
@@ -31,7 +32,7 @@ from qefpn.experiments.scoring import evaluate_run
 from qefpn.experiments.tracking import LOGGERS, Tracking, check_logger, read_scores, tracked
 from qefpn.losses import edges
 from qefpn.reporting.sweep_tables import build_report
-from qefpn.training import memory, tracking_tensorboard, tracking_wandb
+from qefpn.training import memory
 from qefpn.training.module import SaliencyModule
 from qefpn.training.validation_pictures import LONGEST, chosen_places, make_panel, side_by_side
 

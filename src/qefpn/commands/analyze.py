@@ -24,7 +24,8 @@ from qefpn.analysis.states import (
 )
 from qefpn.commands.analysis_inputs import FRESH, Pictures, as_list, chosen_network
 from qefpn.errors import UserError
-from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.command_line import command_help
+from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import choose_device, console, progress_bar, quiet_libraries
 from qefpn.experiments.schema import named, require
 from qefpn.models import QEFPN

@@ -22,7 +22,8 @@ from qefpn.data.layouts import Pair
 from qefpn.data.registry import official
 from qefpn.data.survey import describe
 from qefpn.errors import UserError
-from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.command_line import command_help
+from qefpn.experiments.composition import command_config
 from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
 from qefpn.experiments.runtime import console, progress_bar
 from qefpn.metrics import PROTOCOLS

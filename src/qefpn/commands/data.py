@@ -12,7 +12,8 @@ from qefpn.data import DATASETS, DataReport, describe, synthesize
 from qefpn.data.download import download
 from qefpn.data.files import open_tree
 from qefpn.errors import UserError
-from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.command_line import command_help
+from qefpn.experiments.composition import command_config
 from qefpn.experiments.idle_keys import refuse_others_keys
 from qefpn.experiments.prepare import Reporter, list_findings, name_list, places, tell_notes, tell_passed_over
 from qefpn.experiments.runtime import console, progress_bar

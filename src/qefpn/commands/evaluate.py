@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from qefpn.errors import UserError
 from qefpn.experiments.checks import check
-from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.command_line import command_help
+from qefpn.experiments.composition import command_config
 from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.run_config import evaluation_data, run_config, run_directory
 from qefpn.experiments.runtime import quiet_libraries

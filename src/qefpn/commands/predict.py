@@ -21,7 +21,8 @@ from qefpn.atomic import DiskFull, atomic_file
 from qefpn.data.files import passed_over
 from qefpn.data.reading import on_white, read_layers
 from qefpn.errors import UserError
-from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.command_line import command_help
+from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import choose_device, progress_bar, quiet_libraries
 from qefpn.inference.files import Job, find_inputs, output_folder, plan
 from qefpn.inference.output import OUTPUT_TYPES, encode, render

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qefpn.errors import UserError
-from qefpn.experiments.command_line import command_config, command_help
+from qefpn.experiments.command_line import command_help
+from qefpn.experiments.composition import command_config
 
 SUMMARY = """
 qefpn report - what runs wrote, as tables and pages

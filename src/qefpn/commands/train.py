@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,34 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from qefpn.errors import UserError
-from qefpn.experiments.ablations import expand_rows
-from qefpn.experiments.command_line import (
-    check_overrides,
-    compose_run,
-    parse_overrides,
-    process_rank,
-    quote_paths,
-    task_words,
-    train_help,
-)
-from qefpn.experiments.idle_keys import refuse_idle_keys
-from qefpn.sweeps.jobs import read_jobs, summary
-from qefpn.sweeps.plan import (
-    SWEEP_DIR,
-    SweepRefused,
-    chosen,
-    claim,
-    plan_of,
-    release,
-    sweep_directory,
-    waits,
-    wants_resume,
-)
-from qefpn.sweeps.run import sweep_job
+from qefpn.experiments.command_line import process_rank, read_words, train_help
+from qefpn.sweeps.plan import wants_resume
 from qefpn.text import one_line
-
-if TYPE_CHECKING:
-    pass
 
 SUMMARY = """
 qefpn train - train the quasi-equilibrium pyramid, then score the test sets
@@ -67,10 +41,10 @@ HYDRA_FLAGS = (*MULTIRUN, *WITH_VALUE, "--hydra-help", "--resolve")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Check everything that can be checked without data, then hand over to Hydra.
+    """Read the words, then hand over to Hydra, which composes the configuration and calls :func:`train`.
 
     Returns:
-        0; 1 where jobs of a multirun failed; 2 for a user's mistake.
+        0; 1 where jobs of a multirun failed; 2 for a user's mistake; 128 and its number where a signal ended it.
     """
     if process_rank() > 0:  # the other processes of a run say nothing
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -87,80 +61,92 @@ def main(argv: Sequence[str]) -> int:
     from qefpn.experiments.runtime import quiet_libraries  # here, since --help must answer at once
 
     quiet_libraries()
-    multirun = any(flag in MULTIRUN for flag in flags)
     if check_looks(dashed, words):
-        return _hydra(dashed, words)
-    if multirun:
-        return _multirun(dashed, words)
+        return compose_and_call(dashed, words)
+    if any(flag in MULTIRUN for flag in flags):
+        from qefpn.sweeps.start import start_sweep
+
+        return start_sweep(words, lambda given: compose_and_call(dashed, given))
     if wants_resume(words):
         raise UserError("sweep.resume goes on with a multirun: give -m and its hydra.sweep.dir (a run: resume=CKPT)")
-    _check(words, multirun=False)
-    _STATUS.update(code=0, words=["train", *argv])
-    return _hydra(dashed, words) or int(_STATUS["code"])
+    _given[:] = ["train", *argv]
+    return compose_and_call(dashed, words, accept)
 
 
-def _check(words: Sequence[str], *, multirun: bool) -> None:
-    from qefpn.experiments.checks import check
-    from qefpn.experiments.schema import typed
-
-    started_by = os.environ.pop("TORCHELASTIC_RUN_ID", None)  # a trainer built to check knows of one machine alone
-    try:
-        for composed in check_overrides("train", words, multirun=multirun):
-            config = typed(composed)
-            if multirun and chosen(words, "hydra/launcher") == "slurm":
-                # GPUs are looked for where the job runs: a login node may have none
-                config.trainer.accelerator, config.trainer.sync_batchnorm = "cpu", None
-            check(config)
-            if not multirun:
-                refuse_idle_keys(words, config)
-    finally:
-        if started_by is not None:
-            os.environ["TORCHELASTIC_RUN_ID"] = started_by
+_given: list[str] = []
+"""The command line, with which Lightning starts the other processes of a run."""
 
 
-def _hydra(dashed: Sequence[str], words: Sequence[str]) -> int:
-    """Hand over to Hydra. 128 and its number where a signal ended it, with last.ckpt written."""
+def compose_and_call(
+    flags: Sequence[str], words: Sequence[str], accept: Callable[[DictConfig], None] | None = None
+) -> int:
+    """Let Hydra compose the configuration, and call :func:`train` with it or what the flags ask for.
+
+    Args:
+        flags: for Hydra, such as ``-m``.
+        words: overrides.
+        accept: of :class:`qefpn.experiments.composition.Loader`.
+    """
+    from qefpn.experiments.composition import own_loader, refuse_axes
     from qefpn.training.last_checkpoint import Stopped
 
-    given, sys.argv = sys.argv, [sys.argv[0], *dashed, *quote_paths(words)]
+    quoted, parsed = read_words(words)
+    if not any(flag in MULTIRUN for flag in flags):
+        refuse_axes(quoted, parsed)
+    former, sys.argv = sys.argv, [sys.argv[0], *flags, *quoted]
+    full, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come to us, untold
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level  # which --info sets for good
     try:
-        hydra.main(version_base="1.3", config_path="pkg://qefpn.conf", config_name="train")(job)()
+        with own_loader(accept):
+            hydra.main(version_base="1.3", config_path="pkg://qefpn.conf", config_name="train")(train)()
+    except Refused:
+        return 2
     except Stopped as stopped:
         name = signal.Signals(stopped.number).name
         print(f"qefpn train: ended by {name}; checkpoints/last.ckpt is where to go on from", file=sys.stderr)
         return 128 + stopped.number
     finally:
-        sys.argv = given
+        sys.argv, root.handlers[:] = former, handlers
+        root.setLevel(level)
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full
     return 0
 
 
-def _multirun(dashed: Sequence[str], words: Sequence[str]) -> int:
-    """A run for each choice, below one directory; a sweep that was begun there goes on where asked to."""
-    words = expand_rows(words)
-    resume = wants_resume(words)
-    if resume and not any(word.startswith(f"{SWEEP_DIR}=") for word in words):
-        raise UserError(f"sweep.resume=true needs {SWEEP_DIR}=DIR, the directory of the sweep to go on with")
-    plan = plan_of(words, parse_overrides(words))
-    directory, words = sweep_directory(words)
-    wait = waits(words)
-    _check(words, multirun=True)
-    claim(directory, plan, resume=resume)
-    from qefpn.sweeps.plugins import register
+def accept(config: DictConfig) -> None:
+    """Raise ``UserError`` for what cannot be trained, before anything is made."""
+    from qefpn.experiments.checks import check
+    from qefpn.experiments.idle_keys import refuse_idle_keys
+    from qefpn.experiments.schema import typed
 
-    register()
+    checked = typed(config)
+    check(checked)
+    refuse_idle_keys(config.hydra.overrides.task, checked)
+
+
+class Refused(SystemExit):
+    """A run was told that it cannot be. Of an ``Exception`` Hydra prints more than a line."""
+
+
+def train(config: DictConfig) -> float | None:
+    """One run in Hydra's run directory, or one job of a sweep."""
+    from qefpn.experiments.run import run
+    from qefpn.experiments.schema import typed
+
+    settings = HydraConfig.get()
+    if settings.mode == RunMode.MULTIRUN:
+        from qefpn.sweeps.run import sweep_job
+
+        return sweep_job(config, settings, run)
+    sys.argv[1:] = _given
     try:
-        code = _hydra(dashed, words)
-    except SweepRefused as refusal:
-        if not read_jobs(directory):
-            release(directory)  # the corrected command starts it
-            raise UserError(str(refusal)) from None
-        raise UserError(f"{refusal}; {SWEEP_DIR}={directory} sweep.resume=true goes on") from None
-    records = read_jobs(directory)
-    print(f"sweep: {directory}")
-    for line in summary(records, plan.jobs):
-        print(f"qefpn train: {line}", file=sys.stderr)
-    fine = ("done",) if wait else ("done", "queued", "running")
-    return code or int(any(record.state not in fine for record in records))
+        run(typed(config), Path(settings.runtime.output_dir), config)
+    except UserError as error:
+        print(f"qefpn train: {one_line(error)}", file=sys.stderr)
+        raise Refused(2) from None
+    return None
 
 
 def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -198,12 +184,8 @@ def check_looks(flags: Sequence[str], words: Sequence[str]) -> bool:
             raise UserError(f"{name} {value}: it takes {', '.join(LOOK[name])}")
         if name in ("--package", "-p") and (not value or value.startswith("-")):
             raise UserError(f"{name} takes the name of a part of the configuration, such as solver")
-    if look == "--hydra-help":
-        if words:
-            raise UserError(f"--hydra-help tells of Hydra alone and takes no {words[0]}")
-    else:
-        for _ in check_overrides("train", words, multirun=False):
-            pass
+    if look == "--hydra-help" and words:
+        raise UserError(f"--hydra-help tells of Hydra alone and takes no {words[0]}")
     return True
 
 
@@ -242,25 +224,3 @@ def _unquoted(word: str) -> str:
     """Lightning hands its processes the run directory in quotes that no shell takes off."""
     key, _, value = word.partition("=")
     return f"{key}={value[1:-1]}" if key == "hydra.run.dir" and value[:1] == value[-1:] == '"' else word
-
-
-_STATUS: dict[str, Any] = {"code": 0, "words": []}
-
-
-def job(config: DictConfig) -> float | None:
-    """One run in Hydra's run directory."""
-    settings = HydraConfig.get()
-    from qefpn.experiments.run import run
-    from qefpn.experiments.schema import typed
-
-    if settings.mode == RunMode.MULTIRUN:
-        return sweep_job(settings, functools.partial(run, composed=config))
-
-    try:
-        composed, ablation = compose_run("train", task_words(settings))
-        sys.argv[1:] = _STATUS["words"]  # with which Lightning starts the other processes of this run
-        run(typed(composed), Path(settings.runtime.output_dir), ablation, config)
-    except UserError as error:
-        print(f"qefpn train: {one_line(error)}", file=sys.stderr)
-        _STATUS["code"] = 2
-    return None

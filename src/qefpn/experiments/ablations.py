@@ -1,87 +1,132 @@
-"""The rows of an ablation: each a set of overrides, kept in ``conf/ablation/NAME.yaml``."""
+"""The rows of an ablation: each a config file ``ablation/NAME/ROW.yaml``, whose options win over all others."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import Override
 
 from qefpn.errors import UserError
+from qefpn.text import did_you_mean
 
-CONF = Path(str(resources.files("qefpn.conf")))
-ROW = "ablation.row"
-OWN_KEYS = ("ablation", "sweep")
-"""Keys of the composed configuration that concern a sweep, and no part of a run."""
+GROUP = "ablation"
+ROW = f"{GROUP}.row"
+
+Read = Callable[[str, str], "Options | None"]
+"""Reads an option of a group: ``read("solver", "unroll")``; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a config file says.
+
+    Attributes:
+        choices: options that it takes of other groups.
+        values: its keys.
+    """
+
+    choices: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def keys(self) -> set[str]:
+        """The dotted keys of everything that it fixes."""
+        return {*self.choices, *(key for key in leaves(self.values) if not key.startswith(f"{GROUP}."))}
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values that are no mapping."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def key_of(word: str) -> str:
+    """The key of an override without the signs before it."""
+    return word.partition("=")[0].lstrip("+~")
 
 
 def ablation_name(words: Sequence[str]) -> str | None:
-    """What ``ablation=`` says; None without it, or where there is no such ablation (composing tells that).
+    """The ablation that ``ablation=NAME`` or ``ablation=NAME/ROW`` means; None without it.
 
     Raises:
-        UserError: for more than one ablation.
+        UserError: for more than one.
     """
-    names = [word.partition("=")[2] for word in words if word.startswith("ablation=")]
-    name = names[-1] if names else "null"
-    if "," in name:
-        raise UserError(f"ablation={name}: one ablation a sweep")
-    return name if (CONF / "ablation" / f"{name}.yaml").is_file() else None
+    given = [word.partition("=")[2] for word in words if word.startswith(f"{GROUP}=")]
+    names = {one.partition("/")[0] for one in (given[-1].split(",") if given else ["null"])}
+    if len(names) > 1:
+        raise UserError(f"{GROUP}={given[-1]}: one ablation a sweep")
+    name = names.pop()
+    return None if name in ("null", "") else name
 
 
-def rows_of(name: str) -> dict[str, list[str]]:
-    """Rows of an ablation in the order of its table, each with its overrides."""
-    return {str(row): [str(word) for word in words] for row, words in _content(name)["rows"].items()}
+def choose_rows(words: Sequence[str], rows_of: Callable[[str], Sequence[str]], *, every: bool = False) -> list[str]:
+    """``ablation=NAME ablation.row=A,B`` as options of Hydra's: ``ablation=NAME/A,NAME/B``.
 
+    Args:
+        words: overrides.
+        rows_of: the rows of an ablation, in the order of its table; none where there is no such ablation.
+        every: take all rows where none are chosen.
 
-def _content(name: str) -> dict[str, Any]:
-    content = yaml.safe_load((CONF / "ablation" / f"{name}.yaml").read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    return content
-
-
-def expand_rows(words: Sequence[str]) -> list[str]:
-    """The words of a multirun with an axis over all rows of its ablation, where none are chosen."""
+    Raises:
+        UserError: a row that does not exist, or, without ``every``, none chosen.
+    """
     name = ablation_name(words)
-    if name is None or any(word.startswith(f"{ROW}=") for word in words):
+    if name is None or not (rows := rows_of(name)):  # which composing tells
         return list(words)
-    at = max(i for i, word in enumerate(words) if word.startswith("ablation="))
-    return [*words[: at + 1], f"{ROW}={','.join(rows_of(name))}", *words[at + 1 :]]
+    at = max(place for place, word in enumerate(words) if word.startswith(f"{GROUP}="))
+    chosen = [one.partition("/")[2] for one in words[at].partition("=")[2].split(",")]
+    given = [word.partition("=")[2] for word in words if word.startswith(f"{ROW}=") and not word.endswith("=null")]
+    if given:
+        chosen = given[-1].split(",")
+    elif chosen == [""]:
+        if not every:
+            raise UserError(f"{GROUP}={name} is a run a row: give -m for all of them, or {ROW}=" + "|".join(rows))
+        chosen = list(rows)
+    for row in chosen:
+        if row not in rows:
+            hint = did_you_mean(row, rows)
+            raise UserError(f"{ROW}={row} is no row of {GROUP}={name}{hint}; there are: {', '.join(rows)}")
+    axis = f"{GROUP}={','.join(f'{name}/{row}' for row in chosen)}"
+    kept = [axis if place == at else word for place, word in enumerate(words)]
+    return [word for word in kept if not word.startswith(f"{ROW}=")]
 
 
-def check_axes(name: str, overrides: Sequence[Override]) -> None:
+def check_axes(name: str, rows: Sequence[Options], overrides: Sequence[Override]) -> None:
     """Raise ``UserError`` for options beside an ablation that its rows would take no notice of."""
-    fixed = [{key_of(word) for word in row} for row in rows_of(name).values()]
     for override in overrides:
         key = str(override.key_or_group)
-        some = any(key in keys for keys in fixed)
-        if some and override.is_sweep_override():
-            raise UserError(f"{key} is fixed by rows of ablation={name} and cannot be an axis beside it")
-        if some and all(key in keys for keys in fixed):
-            raise UserError(f"{key} is what ablation={name} varies: leave it out, or choose with {ROW}=ROW")
+        fixed = [key in row.keys() for row in rows]  # noqa: SIM118  # no mapping
+        if any(fixed) and override.is_sweep_override():
+            raise UserError(f"{key} is fixed by rows of {GROUP}={name} and cannot be an axis beside it")
+        if fixed and all(fixed):
+            raise UserError(f"{key} is what {GROUP}={name} varies: leave it out, or choose with {ROW}=ROW")
 
 
-def with_row(words: Sequence[str], name: str, row: str) -> list[str]:
+def with_row(words: Sequence[str], read: Read) -> list[str]:
     """The words of one run of an ablation: what its row fixes wins over what was given.
 
     Options given for a group are left out where the row takes another option of that group, which lacks them:
     ``solver.rtol`` says nothing about a row with ``solver=unroll``.
     """
-    rows = rows_of(name)
-    fixed = {key_of(word): word.partition("=")[2] for word in rows[row]}
-    kept = []
+    chosen = [word.partition("=")[2] for word in words if word.startswith(f"{GROUP}=")]
+    row = read(GROUP, chosen[-1]) if chosen and "/" in chosen[-1] else None
+    if row is None:
+        return list(words)
+    fixed, kept = row.keys(), []
     for word in words:
         group, _, rest = key_of(word).partition(".")
-        absent = bool(rest) and group in fixed and rest.split(".")[0] not in _option_keys(group, fixed[group])
-        if key_of(word) not in fixed and not absent:
+        option = read(group, row.choices[group]) if rest and group in row.choices else None
+        if key_of(word) not in fixed and (option is None or rest.split(".")[0] in option.values):
             kept.append(word)
-    return [*kept, *rows[row]]
+    # given, since they have to win over those of an experiment
+    return [*kept, *(f"{group}={option}" for group, option in row.choices.items())]
 
 
-def with_layers(words: Sequence[str]) -> list[str]:
+def with_layers(words: Sequence[str], read: Read) -> list[str]:
     """The words of one run; with ``solver=unroll`` its own layers, gradient and no warm-up, unless these are given.
 
     An experiment's steps, tolerance, adjoint and warm-up are those of a solver that stops at an equilibrium. Layers
@@ -90,41 +135,13 @@ def with_layers(words: Sequence[str]) -> list[str]:
     solvers = [word.partition("=")[2] for word in words if key_of(word) == "solver"]
     if not solvers or solvers[-1] != "unroll":
         return list(words)
-    given = {key_of(word) for word in words}
-    option = yaml.safe_load((CONF / "solver" / "unroll.yaml").read_text(encoding="utf-8"))
-    own = {f"solver.{key}": value for key, value in option.items() if key != "name"}
+    chosen = [word.partition("=")[2] for word in words if word.startswith(f"{GROUP}=")]
+    row = read(GROUP, chosen[-1]) if chosen else None
+    given = {key_of(word) for word in words} | (set() if row is None else row.keys())
+    option = read("solver", "unroll")
+    assert option is not None
+    own = {f"solver.{key}": value for key, value in option.values.items() if key != "name"}
     own |= {"solver.rtol": 0.0, "warmup.steps": 0, "adjoint": "unrolled"}
     adjoint_given = any(key == "adjoint" or key.startswith("adjoint.") for key in given)
     added = [key for key in own if key not in given and not (key == "adjoint" and adjoint_given)]
     return [*words, *(f"{'++' if key.startswith('solver.') else ''}{key}={own[key]}" for key in added)]
-
-
-def key_of(word: str) -> str:
-    """The key of an override without the signs before it."""
-    return word.partition("=")[0].lstrip("+~")
-
-
-def _option_keys(group: str, option: str) -> set[str]:
-    return set(yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8")))
-
-
-def row_label(words: Sequence[str]) -> dict[str, Any] | None:
-    """What ``config.yaml`` says of a run's place: ``name``, ``table`` (of the paper, or None), ``row``, ``place``.
-
-    None without an ablation.
-
-    Raises:
-        UserError: where no row is chosen, or one that does not exist.
-    """
-    name = ablation_name(words)
-    if name is None:
-        return None
-    rows = list(rows_of(name))
-    chosen = [word.partition("=")[2] for word in words if word.startswith(f"{ROW}=")]
-    if not chosen or chosen[-1] == "null":
-        raise UserError(f"ablation={name} is a run a row: give -m for all of them, or {ROW}=" + "|".join(rows))
-    if chosen[-1] not in rows:
-        close = difflib.get_close_matches(chosen[-1], rows, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UserError(f"{ROW}={chosen[-1]} is no row of ablation={name}{hint}; there are: {', '.join(rows)}")
-    return {"name": name, "table": _content(name)["table"], "row": chosen[-1], "place": rows.index(chosen[-1])}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,9 @@ from qefpn.models.weights import refuse_named_classes
 
 
 @rank_zero_only
-def write_config(config: TrainConfig, path: Path, ablation: Mapping[str, Any] | None = None) -> None:
-    """The resolved configuration as YAML, whole or not at all.
-
-    Args:
-        config: what the run was given.
-        path: the file.
-        ablation: ``name``, ``table``, ``row`` and ``place`` of a run that is a row of an ablation; kept under
-            the key ``ablation``.
-    """
-    content = config_content(config, ablation)
+def write_config(config: TrainConfig, path: Path) -> None:
+    """The resolved configuration as YAML, whole or not at all."""
+    content = config_content(config)
     write_atomic(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
@@ -43,12 +35,14 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.represent_str)
 
 
-def config_content(config: TrainConfig, ablation: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def config_content(config: TrainConfig) -> dict[str, Any]:
     """What config.yaml and the checkpoints of a run hold: plain values."""
     content = dataclasses.asdict(config)
     if content["backbone"]["_target_"] is None:
         del content["backbone"]["_target_"]
-    return content if ablation is None else content | {"ablation": dict(ablation)}
+    if content["ablation"] is None:
+        del content["ablation"]
+    return content
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -75,7 +69,7 @@ def config_of(content: Any, path: Path) -> TrainConfig:
     refuse_named_classes(content, path)
     content = content | {"callbacks": _named_callbacks(content.get("callbacks"))}
     try:
-        config = OmegaConf.create(_plain({key: value for key, value in content.items() if key != "ablation"}))
+        config = OmegaConf.create(_plain(content))
     except OmegaConfBaseException as error:  # tensors, sets and the like
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
     return typed(config)
@@ -88,13 +82,6 @@ def _named_callbacks(content: Any) -> Any:
         options = {key: value for key, value in former.items() if key != "name"}
         return {"ema": {"_target_": "qefpn.training.averaging.AveragedWeights"} | options}
     return {} if content is None or former.get("name") == "none" else content
-
-
-def read_ablation(path: Path) -> dict[str, Any] | None:
-    """A run's place in an ablation from its config.yaml; None where it has none."""
-    content = _read_yaml(path)
-    found = content.get("ablation") if isinstance(content, dict) else None
-    return dict(found) if isinstance(found, dict) else None
 
 
 def _read_yaml(path: Path) -> Any:

@@ -59,7 +59,6 @@ def fit(
     config: TrainConfig,
     data: SaliencyDataModule,
     directory: Path,
-    ablation: Mapping[str, Any] | None = None,
     tracking: Tracking | None = None,
 ) -> Fitted:
     """Train as configured.
@@ -68,7 +67,6 @@ def fit(
         config: checked (:func:`qefpn.experiments.assemble.check`).
         data: its pictures are checked, in the first process.
         directory: receives ``config.yaml``, ``data.json``, ``log.csv`` and ``checkpoints/``.
-        ablation: the run's place in an ablation, for ``config.yaml``.
         tracking: open, of this run, where more is logged after training; None: opened and closed here.
 
     Raises:
@@ -76,10 +74,10 @@ def fit(
         Stopped: a signal came, and last.ckpt is written. KeyboardInterrupt for Ctrl-C.
     """
     if tracking is None:
-        with tracked(config, directory, ablation) as own:
-            return fit(config, data, directory, ablation, own)
+        with tracked(config, directory) as own:
+            return fit(config, data, directory, own)
     directory.mkdir(parents=True, exist_ok=True)
-    write_config(config, directory / "config.yaml", ablation)
+    write_config(config, directory / "config.yaml")
     module = build_module(config)
     if config.init is not None:
         start_from(module, Path(config.init))
@@ -87,7 +85,7 @@ def fit(
     resumed = None if config.resume is None else Path(config.resume).expanduser()
     averaged = any(isinstance(callback, WeightAveraging) for callback in build_callbacks(config.callbacks))
     state = None if resumed is None else check_checkpoint(resumed, module, averaged=averaged)
-    trainer = build_trainer(config, directory, tracking, state, ablation)
+    trainer = build_trainer(config, directory, tracking, state)
     check_port(trainer.world_size, os.environ)
     checkpoints.mkdir(exist_ok=True)
     first_process(config, data, directory, trainer, state)
@@ -215,7 +213,6 @@ def build_trainer(
     directory: Path,
     tracking: Tracking,
     state: Mapping[str, Any] | None = None,
-    ablation: Mapping[str, Any] | None = None,
 ) -> pl.Trainer:
     """The Lightning trainer of a run, with its loggers and callbacks. log.csv is always among the loggers.
 
@@ -224,7 +221,6 @@ def build_trainer(
         directory: of the run.
         tracking: open.
         state: the checkpoint that the run goes on from; None for a fresh one.
-        ablation: the run's place in one, for the checkpoints.
     """
     options = trainer_options(config)
     threads = options.pop("num_threads")
@@ -236,7 +232,7 @@ def build_trainer(
     if limit is not None:
         callbacks.append(SharedTimer(duration=limit, verbose=False))
     callbacks += build_callbacks(config.callbacks)  # before what saves: a step is whole when they have seen it
-    callbacks.append(ConfigInCheckpoint(config_content(config, ablation)))
+    callbacks.append(ConfigInCheckpoint(config_content(config)))
     callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
     if tracking.trackers and config.logger.pictures:
         callbacks.append(ValidationPictures(config.logger.pictures, edge_filter_of(config), tracking.pictures))

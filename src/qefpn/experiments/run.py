@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +19,6 @@ from qefpn.experiments.tracking import tracked
 def run(
     config: TrainConfig,
     directory: Path,
-    ablation: Mapping[str, Any] | None = None,
     composed: DictConfig | None = None,
 ) -> None:
     """Data, training, test, report.
@@ -29,15 +26,14 @@ def run(
     Args:
         config: checked.
         directory: of the run.
-        ablation: the run's place in one, for config.yaml.
         composed: what Hydra composed, which is kept in ``.hydra``; None where no job of Hydra's is run.
     """
     claim(config, directory)
     if composed is not None and process_rank() == 0 and not config.trainer.fast_dev_run:
         keep_composed(composed, directory)
     data = data_module(config, directory) if process_rank() > 0 else prepare_data(config, directory)
-    with tracked(config, directory, ablation) as tracking:
-        fitted = fit(config, data, directory, ablation, tracking)
+    with tracked(config, directory) as tracking:
+        fitted = fit(config, data, directory, tracking)
         if fitted.checkpoint is None:
             print("fast_dev_run: one batch of everything ran; nothing was kept")
         else:

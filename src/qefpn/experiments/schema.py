@@ -169,7 +169,8 @@ class LoggerConfig:
 
 @dataclass
 class TrainConfig:
-    """What `qefpn train` takes. Solver, residual, adjoint, loss and the like are checked by building them."""
+    """What `qefpn train` takes. Solver, residual, adjoint, loss and the like are checked by building them; ``ablation``
+    says which row of which table a run is (``name``, ``table``, ``row``, ``place``)."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
@@ -197,6 +198,11 @@ class TrainConfig:
     max_skipped_steps: int = 10
     protocol: str = "f3net"
     monitor: str = "val_weighted_f"
+    ablation: dict[str, Any] | None = None
+
+
+NO_PART = ("hydra", "sweep")
+"""What is composed beside a run's own configuration."""
 
 
 def typed(config: DictConfig) -> TrainConfig:
@@ -205,6 +211,7 @@ def typed(config: DictConfig) -> TrainConfig:
     Raises:
         UserError: one line naming the key that is unknown, missing or of a wrong type.
     """
+    config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in NO_PART])
     try:
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
         settle_root(merged.data)

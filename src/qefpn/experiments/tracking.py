@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,13 +90,12 @@ class Tracking:
 
 
 @contextlib.contextmanager
-def tracked(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> Iterator[Tracking]:
+def tracked(config: TrainConfig, directory: Path) -> Iterator[Tracking]:
     """Follow a run from its start to its end, whatever that is.
 
     Args:
         config: checked (:func:`check_logger` among the rest).
         directory: of the run.
-        ablation: the run's place in one.
 
     Raises:
         UserError: wandb refuses to start a run.
@@ -107,9 +106,9 @@ def tracked(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | 
             directory.mkdir(parents=True, exist_ok=True)
             names = LOGGERS[config.logger.name]
             if "wandb" in names:
-                tracking.trackers.append(WandbTracker(config, directory, ablation))
+                tracking.trackers.append(WandbTracker(config, directory))
             if "tensorboard" in names:
-                tracking.trackers.append(TensorBoardTracker(config, directory, ablation))
+                tracking.trackers.append(TensorBoardTracker(config, directory))
         yield tracking
     except BaseException:
         tracking.finish(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -29,10 +29,9 @@ class TensorBoardTracker:
     Args:
         config: of the run, kept as a text and as hyperparameters.
         directory: of the run.
-        ablation: its place in one.
     """
 
-    def __init__(self, config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, config: TrainConfig, directory: Path) -> None:
         from pytorch_lightning.loggers import TensorBoardLogger
 
         try:
@@ -42,7 +41,7 @@ class TensorBoardTracker:
                 f"logger={config.logger.name}: TensorBoard writes to no directory of such a name: {directory}; "
                 "give another hydra.run.dir, or logger=csv"
             ) from None
-        self._config = config_content(config, ablation)
+        self._config = config_content(config)
         self.logger = TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
         text = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
         self.logger.experiment.add_text("config", "    " + text.replace("\n", "\n    "))  # Markdown for code

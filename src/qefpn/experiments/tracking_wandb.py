@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,24 +33,23 @@ class WandbTracker:
         config: of the run; ``logger.group``, ``logger.run_name`` and ``logger.tags`` name it (a multirun sets the
             sweep, the overrides that differ and the ablation there).
         directory: of the run.
-        ablation: its place in one.
 
     Raises:
         UserError: wandb cannot start a run.
     """
 
-    def __init__(self, config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, config: TrainConfig, directory: Path) -> None:
         import wandb
         from pytorch_lightning.loggers import WandbLogger
 
         options, offline = config.logger, is_offline(config)
-        tags = options.tags or ([f"ablation={ablation['name']}"] if ablation else [])
+        tags = options.tags or ([f"ablation={config.ablation['name']}"] if config.ablation else [])
         id_file = directory / "wandb" / "run_id"
         # A run that goes on in its own directory stays one run; offline, wandb cannot add to one.
         own = config.resume is not None and directory.resolve() in Path(config.resume).expanduser().resolve().parents
         goes_on = own and not offline and id_file.is_file()
         identity = id_file.read_text(encoding="utf-8").strip() if goes_on else uuid.uuid4().hex[:8]
-        content = config_content(config, ablation)
+        content = config_content(config)
         try:
             self.run = wandb.init(
                 project=options.project,

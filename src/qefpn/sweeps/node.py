@@ -169,7 +169,7 @@ def run(record: JobRecord, directory: Path, sweep: Path, allocation: Allocation)
     assert isinstance(composed, DictConfig)
     config = typed(composed)
     devices = ready(config, record, directory, sweep) // int(os.environ["SLURM_NNODES"])
-    leave_to_ranks(config, record, directory)
+    leave_to_ranks(config, directory)
     os.environ.update(meeting_place())
     os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
     allocation.has_ranks = True

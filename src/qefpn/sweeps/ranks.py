@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from qefpn.errors import UserError
 from qefpn.sweeps.jobs import ERROR_FILE, write_error
@@ -152,15 +151,13 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # one rank speaks for all
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-    from qefpn.experiments.config_files import read_ablation, read_config
+    from qefpn.experiments.config_files import read_config
     from qefpn.experiments.run import run
     from qefpn.experiments.runtime import quiet_libraries
 
     quiet_libraries()
     try:
-        path = directory / "config.yaml"
-        label: dict[str, Any] | None = read_ablation(path)
-        run(read_config(path), directory, label)
+        run(read_config(directory / "config.yaml"), directory)
     except UserError as error:
         if rank == 0:
             write_error(directory, str(error))

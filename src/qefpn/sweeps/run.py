@@ -8,15 +8,14 @@ import io
 import math
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from qefpn.errors import UserError
 from qefpn.experiments.ablations import key_of
-from qefpn.experiments.command_line import compose_run, task_words
 from qefpn.sweeps.jobs import JobRecord, claimed_gpu, end_with_parent, read_job, recorded, write_error
 from qefpn.sweeps.plan import read_plan
 from qefpn.sweeps.ranks import RanksFailed, run_ranks
@@ -24,14 +23,15 @@ from qefpn.sweeps.ranks import RanksFailed, run_ranks
 if TYPE_CHECKING:
     from qefpn.experiments.schema import TrainConfig
 
-Run = Callable[["TrainConfig", Path, Mapping[str, Any] | None], None]
+Run = Callable[["TrainConfig", Path, DictConfig | None], None]
 
 
-def sweep_job(settings: DictConfig, run: Run) -> float:
+def sweep_job(config: DictConfig, settings: DictConfig, run: Run) -> float:
     """Run one job where it is not done yet, and go on from its last.ckpt where it was begun.
 
     Args:
-        settings: the job's ``HydraConfig``.
+        config: the job's, as Hydra composed it.
+        settings: its ``HydraConfig``.
         run: trains and scores in this process.
 
     Returns:
@@ -49,15 +49,26 @@ def sweep_job(settings: DictConfig, run: Run) -> float:
     end_with_parent()
 
     def start() -> None:
-        composed, record.ablation = compose_run("train", record.words)
-        _run(typed(composed), record, directory, sweep, str(settings.launcher["_target_"]), run)
+        checked = typed(config)
+        record.ablation = checked.ablation
+        devices = ready(checked, record, directory, sweep)
+        if devices == 1:
+            with _own_gpu(checked, sweep, side_by_side="basic" not in str(settings.launcher["_target_"])):
+                run(checked, directory, config)
+        else:
+            leave_to_ranks(checked, directory)
+            run_ranks(directory, devices)
 
     return best_score(directory) if attempt(record, directory, start) else math.nan
 
 
 def record_of(settings: DictConfig) -> JobRecord:
     """What a job is, from its ``HydraConfig``."""
-    words = [word for word in task_words(settings) if not key_of(word).startswith("sweep.")]
+    task = OmegaConf.to_container(
+        settings.overrides.task, resolve=False
+    )  # one by one, what is escaped would be resolved
+    assert isinstance(task, list)
+    words = [word for word in map(str, task) if not key_of(word).startswith("sweep.")]
     plan = read_plan(Path(settings.sweep.dir))
     return JobRecord(int(settings.job.num), [w for w in words if plan and key_of(w) in plan.axes], words)
 
@@ -92,16 +103,6 @@ def attempt(record: JobRecord, directory: Path, start: Callable[[], None]) -> bo
     return False
 
 
-def _run(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path, launcher: str, run: Run) -> None:
-    devices = ready(config, record, directory, sweep)
-    if devices == 1:
-        with _own_gpu(config, sweep, side_by_side="basic" not in launcher):
-            run(config, directory, record.ablation)
-        return
-    leave_to_ranks(config, record, directory)
-    run_ranks(directory, devices)
-
-
 def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) -> int:
     """Check a job's configuration where it is to run, and let it go on where it was begun; its devices.
 
@@ -124,14 +125,14 @@ def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) 
     return device_count(config)
 
 
-def leave_to_ranks(config: TrainConfig, record: JobRecord, directory: Path) -> None:
+def leave_to_ranks(config: TrainConfig, directory: Path) -> None:
     """Data and ``config.yaml``, which is all that the ranks of a job know."""
     from qefpn.experiments.config_files import write_config
     from qefpn.experiments.prepare import prepare_data
 
     with contextlib.redirect_stdout(io.StringIO()):  # rank 0 says it again; drawn and checked once, not by all at once
         prepare_data(config, directory)
-    write_config(config, directory / "config.yaml", record.ablation)
+    write_config(config, directory / "config.yaml")
 
 
 def label_logger(config: TrainConfig, sweep: Path, record: JobRecord) -> None:
@@ -139,8 +140,8 @@ def label_logger(config: TrainConfig, sweep: Path, record: JobRecord) -> None:
     options = config.logger
     options.group = options.group or sweep.resolve().name
     options.run_name = options.run_name or " ".join(record.overrides) or None
-    if record.ablation is not None and not options.tags:
-        options.tags = [f"ablation={record.ablation['name']}"]
+    if config.ablation is not None and not options.tags:
+        options.tags = [f"ablation={config.ablation['name']}"]
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from qefpn.atomic import write_atomic
-from qefpn.experiments.command_line import compose_run
 from qefpn.sweeps.jobs import JobRecord, read_job, write_error
 from qefpn.sweeps.plan import SweepRefused
 from qefpn.sweeps.run import best_score, done_before, record_of
@@ -66,7 +65,7 @@ class SlurmLauncher(Launcher):
         waiting: dict[Path, JobRecord] = {}
         directories = []
         for index, overrides in enumerate(job_overrides):
-            record, directory = self._job(overrides, initial_job_idx + index)
+            config, record, directory = self._job(overrides, initial_job_idx + index)
             directories.append(directory)
             former = read_job(directory)
             if done_before(record, directory):
@@ -75,7 +74,7 @@ class SlurmLauncher(Launcher):
                 print(f"{record.title}: in the queue as {former.slurm}", flush=True)
                 waiting[directory] = former
                 continue
-            self._submit(record, directory)
+            self._submit(config, record, directory)
             print(f"{record.title}: submitted as {record.slurm}", flush=True)
             waiting[directory] = record
         if self.config.sweep.wait:
@@ -85,18 +84,19 @@ class SlurmLauncher(Launcher):
             ended.return_value = best_score(directory)
         return returns
 
-    def _job(self, overrides: Sequence[str], number: int) -> tuple[JobRecord, Path]:
-        """The record of a job and its directory, as Hydra's own launchers choose it."""
+    def _job(self, overrides: Sequence[str], number: int) -> tuple[DictConfig, JobRecord, Path]:
+        """A job's configuration, its record, and its directory, as Hydra's own launchers choose it."""
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        return record_of(config.hydra), Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
+        return config, record_of(config.hydra), Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
 
-    def _submit(self, record: JobRecord, directory: Path) -> None:
-        composed, record.ablation = compose_run("train", record.words)
+    def _submit(self, config: DictConfig, record: JobRecord, directory: Path) -> None:
+        composed = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        record.ablation = dict(config.ablation) if "ablation" in config else None
         directory.mkdir(parents=True, exist_ok=True)
         write_atomic(directory / SUBMITTED, OmegaConf.to_yaml(composed))
-        # What comes before sweep_node listens must not end the job, which would be over; it looks for itself.
+        # What comes before qefpn.sweeps.node listens must not end the job, which would be over; it looks for itself.
         script = ["trap '' TERM USR1", *self.options["setup"], self._command(directory)]
         words = ["sbatch", "--parsable", *sbatch_options(self.options, composed, directory)]
         said = slurm(words, "#!/bin/bash\n" + "\n".join(map(str, script)) + "\n", what=f"job {record.number}")
