@@ -1,10 +1,8 @@
-"""Names to classes: a solver, filter, loss or data set is added by one new file and one new config."""
+"""Names to classes: a solver, filter or loss of the program is one entry here and one file of ``conf``."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -49,10 +47,3 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(self._entries)
-
-
-def import_submodules(package: str) -> None:
-    """Import every module directly inside ``package``, so that their ``register`` calls run."""
-    module = importlib.import_module(package)
-    for info in pkgutil.iter_modules(module.__path__):
-        importlib.import_module(f"{package}.{info.name}")
