@@ -33,7 +33,16 @@ from tests.mutation.mutate import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src"
-METRICS = ("scores", "histogram", "s_measure", "weighted_f", "distance", "inputs", "saliency_metrics")
+METRICS = (
+    "scores",
+    "histogram",
+    "histogram_scores",
+    "s_measure",
+    "weighted_f",
+    "distance",
+    "inputs",
+    "saliency_metrics",
+)
 PRELOADED = ("qefpn.data", "qefpn.implicit", "qefpn.losses", "qefpn.metrics", "qefpn.training.schedule")
 PRELOADED += ("numba", "scipy.optimize", "hypothesis", "kornia", "torchdeq", "py_sod_metrics", "_pytest.doctest")
 
