@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from qefpn.text import did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Any)
@@ -36,8 +37,7 @@ class Registry(Generic[T]):
         """The entry called ``name``. ``ValueError`` names what exists and what is close to it."""
         if name in self._entries:
             return self._entries[name]
-        close = difflib.get_close_matches(str(name), self.names(), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, self.names(), " (did you mean {!r}?)")
         raise ValueError(f"unknown {self.kind} {name!r}{hint}; there are: {', '.join(self.names())}")
 
     def name_of(self, entry: object) -> str | None:

@@ -1,16 +1,19 @@
-"""How text leaves the program: to any console, into UTF-8 files, and one line a message whatever a file is called.
+"""How text leaves the program: to any console, into UTF-8 files, and one line a message whatever a file is called;
+and what a misspelt name may have meant.
 
 A file's name is any bytes; those that are no UTF-8 reach Python as lone surrogates, which no encoder takes.
 """
 
 from __future__ import annotations
 
+import difflib
 import sys
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["one_line", "open_text", "take_any_text"]
+__all__ = ["did_you_mean", "one_line", "open_text", "take_any_text"]
 
 _SPOILS_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # controls, surrogates, separators of lines and paragraphs
 
@@ -33,6 +36,23 @@ def one_line(text: object) -> str:
         char.encode("unicode_escape").decode("ascii") if unicodedata.category(char) in _SPOILS_A_LINE else char
         for char in str(text)
     )
+
+
+def did_you_mean(word: object, known: Iterable[str], form: str = " (did you mean {}?)") -> str:
+    """The hint that belongs behind an unknown name in a message; empty where none of the known ones is close.
+
+    Args:
+        word: what was given.
+        known: what it could have been.
+        form: of the hint, with a place for the name.
+
+    >>> did_you_mean("sobl", ["prewitt", "sobel"]), did_you_mean("canny", ["prewitt", "sobel"])
+    (' (did you mean sobel?)', '')
+    >>> did_you_mean("sobl", ["prewitt", "sobel"], "; did you mean {!r}?")
+    "; did you mean 'sobel'?"
+    """
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return form.format(close[0]) if close else ""
 
 
 def open_text(path: Path, mode: str = "w") -> TextIO:
