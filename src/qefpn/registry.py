@@ -16,6 +16,14 @@ class Registry(Generic[T]):
 
     Args:
         kind: what the entries are, for error messages ("solver", "edge filter").
+
+    >>> filters = Registry("edge filter")
+    >>> filters.register("sobel")(abs) is filters.get("sobel")
+    True
+    >>> filters.get("sobl")
+    Traceback (most recent call last):
+        ...
+    ValueError: unknown edge filter 'sobl' (did you mean 'sobel'?); there are: sobel
     """
 
     def __init__(self, kind: str) -> None:
