@@ -146,7 +146,7 @@ def run_tests(files: Sequence[str], environment: dict[str, str], durations: Path
         sys.meta_path.insert(0, fault)  # type: ignore[arg-type]
     hypothesis.settings.register_profile("mutation", derandomize=True, database=None)
     hypothesis.settings.load_profile("mutation")
-    options = ["-x", "-q", "--no-header", "--tb=line", "--assert=plain", "-m", "not slow", "-p", "no:warnings"]
+    options = ["-x", "-q", "--no-header", "--tb=line", "--assert=plain", "-m", "not slow", "--disable-warnings"]
     return int(pytest.main([*options, f"--rootdir={ROOT}", *files], plugins=[Quick(durations)]))
 
 
