@@ -24,9 +24,8 @@ from qefpn.implicit import (
     UnrolledAdjoint,
     fixed_point,
 )
-from qefpn.implicit.forward import forward_derivative
 from qefpn.implicit.masks import draw_masks
-from qefpn.implicit.problem import flat_problem
+from qefpn.implicit.problem import flat_problem, forward_derivative
 from qefpn.models import ImplicitPyramid, Transformation
 
 LEVELS = (2, 3, 4, 5)

@@ -26,12 +26,11 @@ import torch
 
 from qefpn.data.synthetic import render
 from qefpn.metrics import SaliencyMetrics
-from qefpn.metrics.counting import joint_histogram
 from qefpn.metrics.distance import near_squared_distances
 from qefpn.metrics.inputs import to_pairs
 from qefpn.metrics.kernels import kernels
 from qefpn.metrics.protocol import F3NET
-from qefpn.metrics.scores import weighted_scores
+from qefpn.metrics.scores import joint_histogram, weighted_scores
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qefpn.data import SaliencyDataModule
-from qefpn.inference.maps import to_maps
+from qefpn.inference.predictor import to_maps
 from qefpn.losses import build_loss
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 
 from qefpn.atomic import FULL
 from qefpn.errors import UserError
-from qefpn.text import one_line, take_any_text
+from qefpn.text import did_you_mean, one_line, take_any_text
 
 COMMANDS = {
     "train": "train a network, then score the test sets",
@@ -44,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     name, *rest = arguments
     try:
         if name not in COMMANDS:
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(name, COMMANDS, "; did you mean {}?")
             raise UserError(f"there is no command {name!r}{hint} (there are: {', '.join(COMMANDS)})")
         return importlib.import_module(f"qefpn.commands.{name}").main(rest)
     except UserError as error:

@@ -1,4 +1,5 @@
-"""How text leaves the program: to any console, into UTF-8 files, and one line a message whatever a file is called.
+"""How text leaves the program: to any console, into UTF-8 files, and one line a message whatever a file is called;
+and what a misspelt name may have meant.
 
 A file's name is any bytes; those that are no UTF-8 reach Python as lone surrogates, which no encoder takes.
 """
@@ -37,12 +38,23 @@ def one_line(text: object) -> str:
     )
 
 
+def did_you_mean(word: object, known: Iterable[str], form: str = " (did you mean {}?)") -> str:
+    """The hint that belongs behind an unknown name in a message; empty where none of the known ones is close.
+
+    Args:
+        word: what was given.
+        known: what it could have been.
+        form: of the hint, with a place for the name.
+
+    >>> did_you_mean("sobl", ["prewitt", "sobel"]), did_you_mean("canny", ["prewitt", "sobel"])
+    (' (did you mean sobel?)', '')
+    >>> did_you_mean("sobl", ["prewitt", "sobel"], "; did you mean {!r}?")
+    "; did you mean 'sobel'?"
+    """
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return form.format(close[0]) if close else ""
+
+
 def open_text(path: Path, mode: str = "w") -> TextIO:
     """A text file to write, in UTF-8, with line ends as given; what is no character is written as its escape."""
     return path.open(mode, newline="", encoding="utf-8", errors="backslashreplace")  # type: ignore[return-value]
-
-
-def did_you_mean(word: str, known: Iterable[str], *, quoted: bool = False) -> str:
-    """`` (did you mean X?)`` for what is close to a word that is not known; nothing where nothing is."""
-    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
-    return f" (did you mean {close[0]!r}?)" if close and quoted else f" (did you mean {close[0]}?)" if close else ""

@@ -11,8 +11,8 @@ from tests.data.pictures import blob, picture
 
 from qefpn.benchmark.map_scores import score_map
 from qefpn.data import find_pairs
+from qefpn.data.contents import label_values
 from qefpn.data.integrity import check_pairs
-from qefpn.data.labels import label_values
 
 INSIDE = blob(3) > 0
 EDGE = np.zeros_like(INSIDE)

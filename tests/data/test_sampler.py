@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qefpn.data import MultiScaleBatchSampler, ShardSampler
+from qefpn.data.options import default_scales
 from qefpn.data.sampler import SampleKey, batch_scale, epoch_order, growing_scale
-from qefpn.data.splits import default_scales
 from qefpn.errors import UserError
 
 SCALES = (224, 256, 288, 320, 352)

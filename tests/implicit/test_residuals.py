@@ -21,10 +21,9 @@ from qefpn.implicit import (
     Unroll,
     fixed_point,
 )
-from qefpn.implicit.forward import forward_derivative
 from qefpn.implicit.layout import StateLayout
 from qefpn.implicit.masks import draw_drops, draw_masks
-from qefpn.implicit.problem import Problem
+from qefpn.implicit.problem import Problem, forward_derivative
 
 SOLVERS = [
     Broyden(12, 1e-9),

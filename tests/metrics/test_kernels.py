@@ -18,15 +18,15 @@ from scipy.ndimage import distance_transform_edt
 from tests.metrics.maps import a_map, a_mask, blobs, pairs
 from tests.metrics.test_agreement import compare
 
-from qefpn.metrics import counting, measure, saliency_scores, scores
 from qefpn.metrics import kernels as module
+from qefpn.metrics import measure, saliency_scores, scores
 from qefpn.metrics.distance import FAR
 from qefpn.metrics.histogram import count, min_max_levels
 from qefpn.metrics.kernels import Kernels, kernels, numba_kernels, numpy_kernels
 from qefpn.metrics.scores import CURVES, SCORES
 
 numba = pytest.importorskip("numba")
-numba_compile = pytest.importorskip("qefpn.metrics.numba_compile")
+numba_histogram = pytest.importorskip("qefpn.metrics.numba_histogram")
 numba_weighted_f = pytest.importorskip("qefpn.metrics.numba_weighted_f")
 
 PROTOCOLS = ("f3net", "pysod")
@@ -36,8 +36,7 @@ SHAPES = [(1, 1), (1, 33), (33, 1), (2, 31), (5, 32), (40, 64), (65, 97), (7, 70
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernels], None]:
     def choose(chosen: Kernels) -> None:
-        for place in (counting, scores):
-            monkeypatch.setattr(place, "kernels", lambda: chosen)
+        monkeypatch.setattr(scores, "kernels", lambda: chosen)
 
     return choose
 
@@ -153,8 +152,8 @@ def test_code_that_cannot_be_kept_is_compiled_all_the_same(error: Exception, mon
             raise error
         return lambda function: function
 
-    monkeypatch.setattr(numba_compile.numba, "njit", njit)
-    assert numba_compile.compiled()(len) is len
+    monkeypatch.setattr(numba_histogram.numba, "njit", njit)
+    assert numba_histogram.compiled()(len) is len
     assert asked == [True, False]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import mmap
 import os
 import time
 from collections.abc import Iterator
@@ -32,7 +31,6 @@ from qefpn.experiments.scoring import evaluate_run
 from qefpn.experiments.tracking import LOGGERS, Tracking, check_logger, read_scores, tracked
 from qefpn.losses import edges
 from qefpn.reporting.sweep_tables import build_report
-from qefpn.training import memory
 from qefpn.training.module import SaliencyModule
 from qefpn.training.validation_pictures import LONGEST, chosen_places, make_panel, side_by_side
 
@@ -243,20 +241,6 @@ def test_memory_is_a_column_of_a_plain_run_and_counts_from_its_start(tiny_run: P
     assert len(values) == 3
     assert values == sorted(values)
     assert 50 < values[-1] < 20_000  # an interpreter with torch takes more than 50 MiB
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux forgets a peak, others do not")
-def test_a_peak_of_memory_is_forgotten_at_the_start_of_a_run() -> None:
-    cpu = torch.device("cpu")
-    held = mmap.mmap(-1, 200 * 2**20)  # of the system's own, which an allocator cannot keep
-    for page in range(0, len(held), mmap.PAGESIZE):
-        held[page] = 1
-    high = memory.peak_memory_mb(cpu)
-    held.close()
-    memory.reset_peak_memory(cpu)
-    low = memory.peak_memory_mb(cpu)
-    assert high is not None and low is not None
-    assert high - low > 190
 
 
 def test_a_failed_job_ends_its_run_with_a_code(

@@ -25,7 +25,7 @@ from qefpn.analysis.profiling import (
     solver_steps,
     time_passes,
 )
-from qefpn.inference.maps import to_maps
+from qefpn.inference.predictor import to_maps
 from qefpn.models import ImplicitPyramid
 from qefpn.training.evaluation import Batch, score_set
 from qefpn.training.hardware import fp32_precision

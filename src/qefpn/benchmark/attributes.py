@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from qefpn.data.cache import cpu_count
 from qefpn.data.layouts import Pair
-from qefpn.data.pooled import mapped
 from qefpn.data.reading import read_image, read_mask
+from qefpn.data.workers import cpu_count, mapped
 from qefpn.errors import UserError
 
 if TYPE_CHECKING:

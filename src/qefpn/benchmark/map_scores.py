@@ -17,12 +17,11 @@ from typing import Any
 from qefpn.benchmark.entries import Entry
 from qefpn.benchmark.maps import MapFolder, match_maps, read_map
 from qefpn.benchmark.score_cache import Outcome, ScoreCache, score_key
-from qefpn.data.cache import cpu_count
+from qefpn.data.contents import label_values
 from qefpn.data.files import PictureFile, ZipMember
-from qefpn.data.labels import label_values
 from qefpn.data.layouts import Pair
-from qefpn.data.pooled import mapped
 from qefpn.data.reading import read_mask
+from qefpn.data.workers import cpu_count, mapped
 from qefpn.errors import UserError
 from qefpn.metrics import combine, saliency_scores
 from qefpn.metrics.kernels import kernels

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from qefpn.data.archive_names import archive_stem, unpack_first
+from qefpn.data.archives import archive_stem, unpack_first
 from qefpn.data.files import PictureFile, Tree, ZipMember, open_tree
 from qefpn.data.layouts import Pair
 from qefpn.data.pairing import by_name, match_names

@@ -1,9 +1,10 @@
-"""Zip archives: fetched over HTTP with resumption, and unpacked so that nothing ends outside its folder."""
+"""Archives: what they are called, fetched over HTTP with resumption, unpacked so that nothing ends outside a folder."""
 
 from __future__ import annotations
 
 import http.client
 import re
+import shlex
 import shutil
 import ssl
 import stat
@@ -18,7 +19,17 @@ from pathlib import Path, PurePosixPath
 from qefpn.data.registry import normalize_name
 from qefpn.errors import UserError
 
-__all__ = ["Absent", "Damaged", "Progress", "fetch", "unpack", "why"]
+__all__ = [
+    "ARCHIVE_SUFFIXES",
+    "Absent",
+    "Damaged",
+    "Progress",
+    "archive_stem",
+    "fetch",
+    "unpack",
+    "unpack_first",
+    "why",
+]
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is done, bytes done, bytes in all), the latter the former where the length is unknown."""
@@ -26,6 +37,17 @@ Progress = Callable[[str, int, int], None]
 _CHUNK = 1 << 18
 _PASSING = (408, 425, 429)  # and 5xx: worth another try
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+_UNPACK = {
+    **dict.fromkeys(
+        (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"), "tar -xf {file} -C {to}"
+    ),
+    **dict.fromkeys((".tar.zst", ".tzst"), "tar --zstd -xf {file} -C {to}"),
+    ".rar": "unrar x {file} {to}/",
+    ".7z": "7z x {file} -o{to}",
+}
+"""Of archives that are not read in place: the suffix, and the command that unpacks them."""
+ARCHIVE_SUFFIXES = tuple(sorted(_UNPACK, key=len, reverse=True))
 
 
 class Absent(UserError):
@@ -46,6 +68,25 @@ def why(error: BaseException) -> str:
     if isinstance(reason, BaseException):
         return why(reason)
     return str(getattr(error, "strerror", None) or reason or error or type(error).__name__)
+
+
+def _suffix(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), None)
+
+
+def archive_stem(path: Path) -> str | None:
+    """The name without the suffix of an archive that has to be unpacked first; None for any other file."""
+    suffix = _suffix(path)
+    return None if suffix is None else path.name[: -len(suffix)]
+
+
+def unpack_first(path: Path) -> str:
+    """One line that names the archive and the command that unpacks it beside itself."""
+    suffix = _suffix(path)
+    assert suffix is not None
+    command = _UNPACK[suffix].format(file=shlex.quote(str(path)), to=shlex.quote(str(path.parent)))
+    return f"{path} is an archive that is not read in place (only .zip is): unpack it with `{command}`"
 
 
 def _size(file: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,20 +12,14 @@ import torch
 
 from qefpn.data.layouts import Pair
 from qefpn.data.reading import read_image, read_mask
+from qefpn.data.workers import cpu_count
 from qefpn.errors import UserError
 
-__all__ = ["PictureCache", "available_memory", "cpu_count"]
+__all__ = ["PictureCache", "available_memory"]
 
 Array = npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, done, total)."""
-
-
-def cpu_count() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def available_memory() -> int | None:

@@ -13,21 +13,19 @@ import torch
 from torch.utils.data import DataLoader
 
 from qefpn.data.cache import PictureCache
-from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train, limit_threads, start_worker
-from qefpn.data.duplicates import shared_lines
+from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train
 from qefpn.data.integrity import Progress
 from qefpn.data.layouts import Pair
 from qefpn.data.lists import lists_by_set
-from qefpn.data.options import check_options
-from qefpn.data.own_split import Part, own_split, unused_val
+from qefpn.data.options import check_options, default_scales
 from qefpn.data.progress import training_share
 from qefpn.data.ranks import first_finds, ranks
 from qefpn.data.resume import Place, ResumableLoader, check_identity, fingerprint, place_of
 from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler, batch_of
-from qefpn.data.splits import default_scales, hold_out
+from qefpn.data.splits import Part, hold_out, own_split, shared_lines, unused_val
 from qefpn.data.survey import DataReport, SetReport, load_set, make_report
 from qefpn.data.transforms import TestTransform, TrainTransform
-from qefpn.data.workers import worker_count
+from qefpn.data.workers import limit_threads, start_worker, worker_count
 from qefpn.errors import UserError
 
 __all__ = ["SaliencyDataModule"]

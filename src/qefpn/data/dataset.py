@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from qefpn.data.reading import read_image, read_mask
 from qefpn.data.sampler import SampleKey
 from qefpn.data.transforms import TestTransform, TrainTransform
 
-__all__ = ["SaliencyDataset", "collate_test", "collate_train", "limit_threads", "start_worker"]
+__all__ = ["SaliencyDataset", "collate_test", "collate_train"]
 
 Sample = dict[str, Any]
 
@@ -112,16 +111,3 @@ def collate_test(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     # Arrays, since each tensor from a loading process would hold a file descriptor and shared memory of its own.
     masks = [np.ascontiguousarray(sample["mask"]) for sample in samples]
     return _common(samples) | {"mask": masks, "size": [sample["size"] for sample in samples]}
-
-
-def limit_threads() -> None:
-    """Keep OpenCV to the calling thread: the workers are the parallelism."""
-    import cv2
-
-    cv2.setNumThreads(0)
-
-
-def start_worker(_worker: int) -> None:
-    """What a loading process does first: Ctrl-C reaches it too, but when to end is its parent's to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    limit_threads()

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qefpn.data.cache import cpu_count
+from qefpn.data.contents import colour_labels, label_values
 from qefpn.data.files import PictureFile, cache_dir, file_key
-from qefpn.data.labels import colour_labels, label_values
 from qefpn.data.layouts import Pairs
-from qefpn.data.pooled import mapped
 from qefpn.data.reading import decode, picture_size, to_mask
 from qefpn.data.registry import official
+from qefpn.data.workers import cpu_count, mapped
 from qefpn.errors import UserError
 from qefpn.text import open_text
 

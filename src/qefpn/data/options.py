@@ -1,4 +1,4 @@
-"""What the options of the data module may be."""
+"""The options of the data module: what they may be, and the sizes of training pictures where none are given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from qefpn.errors import UserError
 if TYPE_CHECKING:
     from qefpn.data.datamodule import SaliencyDataModule
 
-__all__ = ["check_options"]
+__all__ = ["PAPER_SCALES", "check_options", "default_scales"]
+
+PAPER_SCALES = (224, 256, 288, 320, 352)
+
+
+def default_scales(image_size: int) -> tuple[int, ...]:
+    """The paper's five sizes, in proportion for other test sizes than 352: multiples of 16, at least 32."""
+    return tuple(sorted({max(32, round(scale * image_size / PAPER_SCALES[-1] / 16) * 16) for scale in PAPER_SCALES}))
 
 
 def check_options(data: SaliencyDataModule) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from qefpn.data.archive_names import ARCHIVE_SUFFIXES, archive_stem, unpack_first
+from qefpn.data.archives import ARCHIVE_SUFFIXES, archive_stem, unpack_first
 from qefpn.data.pairing import folder_role
 from qefpn.data.registry import close_names, normalize_name, official
 from qefpn.errors import UserError

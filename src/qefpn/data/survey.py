@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qefpn.data.archive_names import archive_stem, unpack_first
+from qefpn.data.archives import archive_stem, unpack_first
 from qefpn.data.files import open_tree
 from qefpn.data.integrity import Finding, Progress, check_pairs, pairing_findings, summarize, write_findings
 from qefpn.data.layouts import Pairs, find_pairs

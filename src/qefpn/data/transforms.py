@@ -7,7 +7,6 @@ before it in 8 bits.
 
 from __future__ import annotations
 
-import difflib
 import os
 import random
 import warnings
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qefpn.errors import UserError
+from qefpn.text import did_you_mean
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version at import
 
@@ -79,8 +79,7 @@ def build_transform(name: str, **arguments: Any) -> A.BasicTransform:
     kind = RandomTrim if name == "RandomTrim" else getattr(A, name, None)
     if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
         names = [entry for entry in dir(A) if isinstance(getattr(A, entry), type)]
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        hint = did_you_mean(name, names)
         raise UserError(f"data.augment: albumentations has no transform {name!r}{hint}")
     try:
         with warnings.catch_warnings():

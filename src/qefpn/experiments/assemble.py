@@ -11,7 +11,7 @@ from torch import nn
 
 from qefpn.experiments.schema import TrainConfig, named
 from qefpn.losses import build_loss
-from qefpn.losses.kernels import Kernel
+from qefpn.losses.filters import Kernel
 from qefpn.models import QEFPN
 from qefpn.parts import TARGET, build_part, names_class
 from qefpn.training.module import SaliencyModule, Warmup

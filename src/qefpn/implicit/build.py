@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from qefpn.implicit.residuals import RESIDUALS, Residual
 from qefpn.implicit.solvers import SOLVERS, Solver
 from qefpn.parts import described
 from qefpn.registry import Registry
+from qefpn.text import did_you_mean
 
 T = TypeVar("T")
 
@@ -61,8 +61,7 @@ def _build(registry: Registry[type[T]], name: str, options: dict[str, Any]) -> T
     known = [field.name for field in dataclasses.fields(entry)]  # type: ignore[arg-type]
     for option in options:
         if option not in known:
-            close = difflib.get_close_matches(option, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(option, known, " (did you mean {!r}?)")
             takes = f"it takes: {', '.join(known)}" if known else "it takes none"
             raise TypeError(f"{registry.kind} {name!r} has no option {option!r}{hint}; {takes}")
     return entry(**options)

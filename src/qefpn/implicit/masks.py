@@ -8,10 +8,13 @@ positions are a uniform set: both are drawn directly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from qefpn.implicit.problem import Problem, forward_derivative
 
 _WORD = (1 << 64) - 1
 
@@ -47,3 +50,50 @@ def draw_masks(batch: int, size: int, p: float, seed: int, keys: Tensor | None) 
         solve = int(torch.randint(1 << 62, (), dtype=torch.int64))
         return [draw_drops(size, p, (seed, solve, row)) for row in range(batch)]
     return [draw_drops(size, p, (seed, key)) for key in keys.tolist()]
+
+
+@dataclass(frozen=True)
+class Drops:
+    """Dropped elements of a batch: the samples that have any, and flat positions among those samples."""
+
+    rows: Tensor
+    positions: Tensor
+    batch: int
+    size: int
+
+    @classmethod
+    def draw(cls, z: Tensor, p: float, seed: int, keys: Tensor | None) -> Drops:
+        batch, size = z.shape
+        masks = draw_masks(batch, size, p, seed, keys)
+        rows = [row for row, mask in enumerate(masks) if mask.size]
+        flat = [masks[row] + place * size for place, row in enumerate(rows)]
+        positions = np.concatenate(flat) if flat else np.empty(0, dtype=np.int64)
+        return cls(
+            torch.tensor(rows, dtype=torch.int64, device=z.device),
+            torch.from_numpy(positions).to(z.device),
+            batch,
+            size,
+        )
+
+    def other_rows(self) -> Tensor:
+        """The samples without a drop."""
+        dropped = set(self.rows.tolist())
+        return torch.tensor(
+            [row for row in range(self.batch) if row not in dropped], dtype=torch.int64, device=self.rows.device
+        )
+
+    def whole(self) -> Drops:
+        """The same drops with positions counted in the whole batch."""
+        place = torch.div(self.positions, self.size, rounding_mode="floor")
+        column = self.positions - place * self.size
+        positions = self.rows[place] * self.size + column
+        return Drops(torch.arange(self.batch, device=self.rows.device), positions, self.batch, self.size)
+
+    def linearised(self, problem: Problem, z: Tensor, args: tuple[object, ...] | None) -> Tensor:
+        """f(ẑ) + J_f(ẑ)(z − ẑ), (R, N), for the samples z (R, N) that ``positions`` refer to."""
+        dropped = z.reshape(-1).index_select(0, self.positions)
+        # z − ẑ is z at the drops and 0 elsewhere; subtracting would turn an infinity into a NaN
+        tangent = torch.zeros_like(z).view(-1).index_copy(0, self.positions, dropped).view_as(z)
+        kept = z.reshape(-1).index_fill(0, self.positions, 0.0).view_as(z)
+        value, slope = forward_derivative(lambda state: problem(state, args), kept, tangent)
+        return value + slope

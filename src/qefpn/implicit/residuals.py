@@ -6,13 +6,11 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qefpn.implicit.checks import check_count, check_number
-from qefpn.implicit.forward import forward_derivative
-from qefpn.implicit.masks import draw_masks
+from qefpn.implicit.masks import Drops
 from qefpn.implicit.problem import FlatMap, Problem
 from qefpn.registry import Registry
 
@@ -51,8 +49,8 @@ class _Masked(Residual):
         check_number(type(self).__name__, "p", self.p, low=0.0, high=1.0)
         check_count(type(self).__name__, "seed", self.seed, least=-(1 << 63))
 
-    def _drops(self, z: Tensor, keys: Tensor | None) -> _Drops:
-        return _Drops.draw(z, self.p, self.seed, keys)
+    def _drops(self, z: Tensor, keys: Tensor | None) -> Drops:
+        return Drops.draw(z, self.p, self.seed, keys)
 
 
 @RESIDUALS.register("quasi")
@@ -129,50 +127,3 @@ class LiteralQuasiEquilibrium(_Masked):
             return z.index_copy(0, drops.rows, value)
 
         return literal
-
-
-@dataclass(frozen=True)
-class _Drops:
-    """Dropped elements of a batch: the samples that have any, and flat positions among those samples."""
-
-    rows: Tensor
-    positions: Tensor
-    batch: int
-    size: int
-
-    @classmethod
-    def draw(cls, z: Tensor, p: float, seed: int, keys: Tensor | None) -> _Drops:
-        batch, size = z.shape
-        masks = draw_masks(batch, size, p, seed, keys)
-        rows = [row for row, mask in enumerate(masks) if mask.size]
-        flat = [masks[row] + place * size for place, row in enumerate(rows)]
-        positions = np.concatenate(flat) if flat else np.empty(0, dtype=np.int64)
-        return cls(
-            torch.tensor(rows, dtype=torch.int64, device=z.device),
-            torch.from_numpy(positions).to(z.device),
-            batch,
-            size,
-        )
-
-    def other_rows(self) -> Tensor:
-        """The samples without a drop."""
-        dropped = set(self.rows.tolist())
-        return torch.tensor(
-            [row for row in range(self.batch) if row not in dropped], dtype=torch.int64, device=self.rows.device
-        )
-
-    def whole(self) -> _Drops:
-        """The same drops with positions counted in the whole batch."""
-        place = torch.div(self.positions, self.size, rounding_mode="floor")
-        column = self.positions - place * self.size
-        positions = self.rows[place] * self.size + column
-        return _Drops(torch.arange(self.batch, device=self.rows.device), positions, self.batch, self.size)
-
-    def linearised(self, problem: Problem, z: Tensor, args: tuple[object, ...] | None) -> Tensor:
-        """f(ẑ) + J_f(ẑ)(z − ẑ), (R, N), for the samples z (R, N) that ``positions`` refer to."""
-        dropped = z.reshape(-1).index_select(0, self.positions)
-        # z − ẑ is z at the drops and 0 elsewhere; subtracting would turn an infinity into a NaN
-        tangent = torch.zeros_like(z).view(-1).index_copy(0, self.positions, dropped).view_as(z)
-        kept = z.reshape(-1).index_fill(0, self.positions, 0.0).view_as(z)
-        value, slope = forward_derivative(lambda state: problem(state, args), kept, tangent)
-        return value + slope

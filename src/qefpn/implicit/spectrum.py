@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from qefpn.implicit.checks import check_count
-from qefpn.implicit.forward import forward_derivative
 from qefpn.implicit.layout import State
-from qefpn.implicit.problem import FlatMap, flat_problem, random_like
+from qefpn.implicit.problem import FlatMap, flat_problem, forward_derivative, random_like
 from qefpn.implicit.solvers.base import wide
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qefpn.losses.base import LOSSES, SaliencyLoss, build_loss
 from qefpn.losses.extractor import EdgeExtractor, edges
+from qefpn.losses.filters import EDGE_FILTERS
 from qefpn.losses.functional import (
     boundary_iou_loss,
     edge_cross_entropy,
@@ -11,7 +11,7 @@ from qefpn.losses.functional import (
     mask_cross_entropy,
     ssim_loss,
 )
-from qefpn.losses.kernels import EDGE_FILTERS
+from qefpn.losses.objectives import LOSSES, SaliencyLoss, build_loss
 
 __all__ = [
     "EDGE_FILTERS",

@@ -6,10 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qefpn.losses.kernels import EDGE_FILTERS, Kernel
-from qefpn.registry import import_submodules
-
-import_submodules("qefpn.losses.filters")
+from qefpn.losses.filters import EDGE_FILTERS, Kernel
 
 #: added under the square root, which has no gradient at 0; a flat region therefore reads √ε = 0.001
 EPSILON = 1e-6

@@ -1,7 +1,7 @@
 """The terms that the objectives are made of, each a scalar: means over pictures.
 
 All of them take ``probabilities`` or ``logits`` and ``target`` of one shape (B, 1, H, W), the target in
-[0, 1] and possibly soft, and expect full precision: `qefpn.losses.base` sees to it.
+[0, 1] and possibly soft, and expect full precision: `qefpn.losses.objectives` sees to it.
 """
 
 from __future__ import annotations

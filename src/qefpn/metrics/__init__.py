@@ -16,9 +16,8 @@ from qefpn.metrics.classes import (
     SMeasure,
     WeightedFMeasure,
 )
-from qefpn.metrics.inputs import to_uint8
+from qefpn.metrics.inputs import resize_map, to_uint8
 from qefpn.metrics.protocol import F3NET, PROTOCOLS, PYSOD, Protocol, get_protocol
-from qefpn.metrics.resize import resize_map
 from qefpn.metrics.saliency_metrics import SaliencyMetrics
 from qefpn.metrics.scores import combine, measure, saliency_scores
 

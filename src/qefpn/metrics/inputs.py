@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from qefpn.metrics.protocol import Protocol
-from qefpn.metrics.resize import resize_map
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -121,6 +121,29 @@ def to_pictures(value: Any, what: str) -> list[UInt8]:
         if picture.size == 0:
             raise ValueError(f"{what} {position} has no pixel: its shape is {picture.shape}")
     return [np.ascontiguousarray(picture) for picture in items]
+
+
+def resize_map(saliency: UInt8, size: tuple[int, int]) -> UInt8:
+    """Resize as MATLAB's ``imresize`` does: bicubic with ``a = -0.5``, antialiased when it shrinks.
+
+    Pillow's ``BICUBIC`` has the same kernel and the same antialiasing (OpenCV's has ``a = -0.75`` and none).
+    Both protocols use it; a map that has its mask's size already comes back as it is.
+
+    Args:
+        saliency: (H, W) uint8.
+        size: the (rows, columns) wanted.
+
+    Returns:
+        (rows, columns) uint8.
+
+    >>> resize_map(np.full((2, 3), 7, np.uint8), (4, 5)).tolist()[3]
+    [7, 7, 7, 7, 7]
+    """
+    rows, columns = int(size[0]), int(size[1])
+    if saliency.shape == (rows, columns):
+        return saliency
+    resized = Image.fromarray(saliency).resize((columns, rows), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8))
 
 
 def binarize(mask: UInt8, protocol: Protocol) -> UInt8:

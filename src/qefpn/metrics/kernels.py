@@ -35,9 +35,9 @@ class Kernels:
 
 def numpy_kernels() -> Kernels:
     """NumPy and OpenCV."""
-    from qefpn.metrics import histogram, numpy_scores, weighted_f
+    from qefpn.metrics import histogram, histogram_scores, weighted_f
 
-    return Kernels("numpy", histogram.count, weighted_f.weighted_f_measure, numpy_scores.histogram_scores)
+    return Kernels("numpy", histogram.count, weighted_f.weighted_f_measure, histogram_scores.histogram_scores)
 
 
 def numba_kernels() -> Kernels:
@@ -46,9 +46,9 @@ def numba_kernels() -> Kernels:
     Raises:
         ImportError: numba is missing, or does not fit the NumPy there is.
     """
-    from qefpn.metrics import numba_counts, numba_scores, numba_weighted_f
+    from qefpn.metrics import numba_histogram, numba_weighted_f
 
-    functions = (numba_counts.count, numba_weighted_f.weighted_f_measure, numba_scores.histogram_scores)
+    functions = (numba_histogram.count, numba_weighted_f.weighted_f_measure, numba_histogram.histogram_scores)
     return Kernels("numba", *functions)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from qefpn.metrics.distance import FAR, NEAR, OFFSETS, REACH
 from qefpn.metrics.histogram import Float
 from qefpn.metrics.inputs import UInt8
-from qefpn.metrics.numba_compile import BYTES, compiled
+from qefpn.metrics.numba_histogram import BYTES, compiled
 from qefpn.metrics.weighted_f import GAUSS, WEIGHTS, weighted_f_of_errors
 
 _BLOCK = 32

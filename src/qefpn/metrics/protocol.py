@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
+
+from qefpn.text import did_you_mean
 
 EPS = 2.0**-52
 """The distance from 1.0 to the next float64, which the field's formulas add to a denominator."""
@@ -75,6 +76,5 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
         return protocol
     if protocol in PROTOCOLS:
         return PROTOCOLS[protocol]
-    close = difflib.get_close_matches(str(protocol), PROTOCOLS, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    hint = did_you_mean(protocol, PROTOCOLS, " (did you mean {!r}?)")
     raise ValueError(f"unknown protocol {protocol!r}{hint}; there are: {', '.join(sorted(PROTOCOLS))}")

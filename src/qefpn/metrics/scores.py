@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from qefpn.metrics.counting import joint_histogram
 from qefpn.metrics.device import DeviceBatch, device_batch, device_histogram
 from qefpn.metrics.device_weighted_f import device_weighted_f
 from qefpn.metrics.exact import LIMBS, mean, split
-from qefpn.metrics.f_measure import f_measure
-from qefpn.metrics.histogram import Float, JointHistogram
+from qefpn.metrics.histogram import Float, JointHistogram, of_counts
+from qefpn.metrics.histogram_scores import f_measure
 from qefpn.metrics.inputs import Picture, check_names, is_single, to_pairs
 from qefpn.metrics.kernels import kernels
 from qefpn.metrics.protocol import F3NET, Protocol, get_protocol
@@ -63,6 +62,18 @@ SCORERS: Mapping[str, tuple[str, ...]] = {
     "e_curve": ("e_curve",),
 }
 """What can be asked for, by name, and the entries of :attr:`Measured.values` that it gives."""
+
+
+def joint_histogram(pictures: Sequence[Picture], protocol: Protocol) -> JointHistogram:
+    """Read the pixels of B pictures, of any sizes, into one :class:`JointHistogram`."""
+    batch, count = len(pictures), kernels().count
+    counts = np.empty((batch, 2, 4, 256), np.int64)
+    sizes = np.array([picture.mask.shape for picture in pictures], np.int64).reshape(batch, 2)
+    split = np.empty((batch, 2), np.int64)
+    for i, picture in enumerate(pictures):
+        split[i] = count(picture.saliency, picture.mask, protocol.matlab_centroid, counts[i])
+    blank = np.array([picture.blank for picture in pictures], np.bool_)
+    return of_counts(counts, sizes, split, blank, lambda i: pictures[i].saliency)
 
 
 def weighted_scores(histogram: JointHistogram, pictures: Pictures) -> Float:

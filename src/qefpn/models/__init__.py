@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from qefpn.models.backbone import Backbone, build_backbone
 from qefpn.models.decoder import DECODERS, Decoder
-from qefpn.models.fusion import FullyConnectedFusion
+from qefpn.models.fusion import FullyConnectedFusion, Neck
 from qefpn.models.layers import ACTIVATIONS
 from qefpn.models.loading import load_model
-from qefpn.models.neck import Neck
 from qefpn.models.network import QEFPN, NetworkOutput
 from qefpn.models.pyramid import ImplicitPyramid, PlainPyramid
 from qefpn.models.transformation import Transformation

@@ -1,4 +1,5 @@
-"""Fully connected fusion: every level receives every other level (paper, III-C)."""
+"""From the backbone's features to the pyramid's: a neck brings every level to one width, fully connected fusion gives
+every level all the others (paper, III-C)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qefpn.models.layers import NormFactory, activation_named, conv3x3, resize
+from qefpn.models.layers import NormFactory, activation_named, conv3x3, kaiming_, resize
+
+
+class Neck(nn.Module):
+    """Bring each level to ``channels``: 1×1 convolution with bias, batch norm.
+
+    Args:
+        inputs: channels of each feature of the backbone, finest first.
+        channels: channels of every level afterwards.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, channels, 1), nn.BatchNorm2d(channels)) for width in inputs
+        )
+        kaiming_(self)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Features (B, inputs[i], Hi, Wi) → (B, channels, Hi, Wi)."""
+        return tuple(level(feature) for level, feature in zip(self.levels, features, strict=True))
 
 
 class FullyConnectedFusion(nn.Module):

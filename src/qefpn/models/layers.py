@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
+
+from qefpn.text import did_you_mean
 
 NormFactory = Callable[[int, int], nn.Module]
 
@@ -41,8 +42,7 @@ def activation_named(name: str, *, inplace: bool = False) -> nn.Module:
     that nothing else reads, such as the output of a norm, where it saves a tenth of f_theta's time on a CPU.
     """
     if name not in ACTIVATIONS:
-        close = difflib.get_close_matches(str(name), ACTIVATIONS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, ACTIVATIONS, " (did you mean {!r}?)")
         raise ValueError(f"activation: unknown {name!r}{hint}; there are: {', '.join(sorted(ACTIVATIONS))}")
     return (IN_PLACE if inplace and name in IN_PLACE else ACTIVATIONS)[name]()
 

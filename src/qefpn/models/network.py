@@ -27,7 +27,7 @@ from qefpn.implicit import (
 )
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
 from qefpn.models.decoder import DECODERS
-from qefpn.models.fusion import FullyConnectedFusion
+from qefpn.models.fusion import FullyConnectedFusion, Neck
 from qefpn.models.layers import (
     activation_named,
     batch_norm,
@@ -36,7 +36,6 @@ from qefpn.models.layers import (
     kaiming_,
     resize,
 )
-from qefpn.models.neck import Neck
 from qefpn.models.pyramid import ImplicitPyramid, PlainPyramid
 from qefpn.models.transformation import Transformation
 from qefpn.parts import build_part, described, names_class

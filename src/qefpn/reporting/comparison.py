@@ -15,7 +15,7 @@ from qefpn.benchmark.maps import read_map
 from qefpn.data.layouts import Pair
 from qefpn.data.reading import read_image, read_mask
 from qefpn.errors import UserError
-from qefpn.metrics.resize import resize_map
+from qefpn.metrics import resize_map
 
 if TYPE_CHECKING:
     from qefpn.benchmark.entries import Entry

@@ -15,7 +15,7 @@ import torch
 
 from qefpn.atomic import atomic_file, write_atomic
 from qefpn.errors import UserError
-from qefpn.inference.maps import predict_maps
+from qefpn.inference.predictor import predict_maps
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN
 from qefpn.text import open_text

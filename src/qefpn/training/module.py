@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from qefpn.data.progress import training_share
 from qefpn.data.resume import place_of
 from qefpn.implicit import SolveStats, fixed_point_correction
-from qefpn.inference.maps import predict_maps
+from qefpn.inference.predictor import predict_maps
 from qefpn.losses import build_loss
 from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN, NetworkOutput
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.training.checkpoint import OWN, is_validated, settle_loops
 from qefpn.training.evaluation import SUMMARY
-from qefpn.training.memory import peak_memory_mb, reset_peak_memory
+from qefpn.training.hardware import peak_memory_mb, reset_peak_memory
 from qefpn.training.optimizers import OptimizerFactory, parameter_groups, sgd
 from qefpn.training.schedule import build_schedule
 from qefpn.training.skipping import SkippedSteps

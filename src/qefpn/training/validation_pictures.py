@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from qefpn.losses import edges
-from qefpn.losses.kernels import Kernel
+from qefpn.losses.filters import Kernel
 
 LONGEST = 256
 """Longest side of a shown picture in pixels."""

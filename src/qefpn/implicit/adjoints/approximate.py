@@ -1,4 +1,4 @@
-"""Gradients from a few damped steps at the fixed point, without a backward solve."""
+"""Gradients without a backward solve: from a few damped steps at the fixed point, or by the forward solve's inverse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from qefpn.implicit.adjoints.base import ADJOINTS, Adjoint, attach
 from qefpn.implicit.checks import check_count, check_number
 from qefpn.implicit.problem import FlatMap, Problem
 from qefpn.implicit.solvers.base import Solver, SolveResult
+from qefpn.implicit.solvers.broyden import Broyden
 from qefpn.implicit.stats import BackwardRecord
 
 
@@ -48,6 +49,32 @@ class JacobianFreeAdjoint(Adjoint):
         self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
     ) -> SolveResult:
         return _attach_steps(problem, residual_map, z, solver, 1, 1.0)
+
+
+@ADJOINTS.register("shine")
+@dataclass(frozen=True)
+class ShineAdjoint(Adjoint):
+    """Eq. 6 with (I − J)⁻ᵀ replaced by the transpose of what the forward Broyden solve has learnt of it
+    (Ramzi et al., SHINE: SHaring the INverse Estimate, ICLR 2022): no backward solve, one vector-Jacobian
+    product. The solver's store stays in memory until backward. Needs ``Broyden`` as the forward solver."""
+
+    def check(self, solver: Solver) -> None:
+        if not isinstance(solver, Broyden):
+            raise ValueError(
+                f"ShineAdjoint reuses Broyden's inverse estimate, got {type(solver).__name__}; "
+                f"take Broyden as the solver or JacobianFreeAdjoint as the adjoint"
+            )
+
+    def run(
+        self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
+    ) -> SolveResult:
+        with torch.no_grad():
+            result = solver.solve(residual_map, z.detach(), keep_inverse=True)
+        surrogate = problem(result.value.detach())
+        value = result.value
+        if surrogate.requires_grad:
+            value = attach(value, surrogate, result.apply_transposed)
+        return SolveResult(value, result.stats)
 
 
 def _attach_steps(

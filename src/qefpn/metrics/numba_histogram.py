@@ -1,19 +1,114 @@
-"""The scores that a joint histogram carries, compiled: the formulas of the NumPy modules, picture by picture."""
+"""The joint histogram of a picture and the scores that it carries, compiled; and the door to numba's compiler.
+
+The formulas are those of ``histogram``, ``histogram_scores`` and ``s_measure``, picture by picture.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
 
-from qefpn.metrics.histogram import Float, JointHistogram
-from qefpn.metrics.numba_compile import compiled
+from qefpn.metrics.histogram import Float, Int, JointHistogram
+from qefpn.metrics.inputs import UInt8
 from qefpn.metrics.protocol import BETA2, EPS, Protocol
 from qefpn.metrics.s_measure import ALPHA, s_measure
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = {"nogil": True, "error_model": "numpy"}  # divisions by zero give inf and NaN, as NumPy's do
+
+BYTES = numba.types.Array(numba.uint8, 2, "C", readonly=True)
+"""(H, W) uint8, writable or not."""
+
 _SCORES = ("mae", "mean_f", "s_measure", "e_measure", "binary_ratio")
 _CURVES = ("precision", "recall", "f_curve", "e_curve")
+
+
+def compiled(*signature: Any, **options: Any) -> Callable[[F], F]:
+    """Compile a function, and keep the machine code for later processes where there is a place for it.
+
+    Args:
+        signature: of a function that is called from Python: compiled when its module is imported, so that input of
+            another type is an error and not another compilation. None for a function that compiled ones call.
+        options: of ``numba.njit``.
+    """
+
+    if not signature:  # no door for Python, which takes a third of the compiler's time
+        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+    def wrap(function: F) -> F:
+        try:
+            kernel: F = numba.njit(*signature, cache=True, **_OPTIONS, **options)(function)
+        except (RuntimeError, OSError):  # neither the package's directory nor the user's cache can be written
+            kernel = numba.njit(*signature, **_OPTIONS, **options)(function)
+        return kernel
+
+    return wrap
+
+
+@compiled()
+def _centroid(mask, matlab):  # type: ignore[no-untyped-def]
+    """As ``histogram.centroid_split``."""
+    height, width = mask.shape
+    total, down, across = np.int64(0), np.int64(0), np.int64(0)
+    for row in range(height):
+        inside = mask[row]
+        number, places = np.int32(0), np.int64(0)
+        for c in range(width):
+            number += np.int32(inside[c] & 1)
+            places += np.int64(np.int32(c) if inside[c] else np.int32(0))
+        total += number
+        down += row * np.int64(number)
+        across += places
+    if total == 0:
+        return height, width
+    if matlab:
+        return (2 * (down + total) + total) // (2 * total), (2 * (across + total) + total) // (2 * total)
+    return np.int64(np.rint(down / total)) + 1, np.int64(np.rint(across / total)) + 1
+
+
+@compiled()
+def _count_part(saliency, mask, top, bottom, left, right, bins):  # type: ignore[no-untyped-def]
+    """Count a quadrant into four sets of bins, since adding to a bin that has just been written makes a processor
+    wait, and neighbours are often equal."""
+    whole = (right - left) // 4 * 4
+    b0, b1, b2, b3 = bins[0], bins[1], bins[2], bins[3]
+    for row in range(top, bottom):
+        values, inside = saliency[row, left:right], mask[row, left:right]
+        for c in range(0, whole, 4):
+            b0[inside[c] & 1, values[c]] += np.uint32(1)
+            b1[inside[c + 1] & 1, values[c + 1]] += np.uint32(1)
+            b2[inside[c + 2] & 1, values[c + 2]] += np.uint32(1)
+            b3[inside[c + 3] & 1, values[c + 3]] += np.uint32(1)
+        for c in range(whole, right - left):
+            b0[inside[c] & 1, values[c]] += np.uint32(1)
+
+
+@compiled(numba.types.UniTuple(numba.int64, 2)(BYTES, BYTES, numba.boolean, numba.int64[:, :, ::1]))
+def _count(saliency, mask, matlab, counts):  # type: ignore[no-untyped-def]
+    height, width = mask.shape
+    upper, left = _centroid(mask, matlab)
+    bins = np.empty((4, 2, 256), np.uint32)
+    for quadrant in range(4):
+        top, bottom = (0, upper) if quadrant < 2 else (upper, height)
+        start, stop = (0, left) if quadrant % 2 == 0 else (left, width)
+        bins[:] = 0
+        _count_part(saliency, mask, top, bottom, start, stop, bins)
+        for side in range(2):
+            for value in range(256):
+                number = np.int64(bins[0, side, value]) + np.int64(bins[1, side, value])
+                counts[side, quadrant, value] = number + np.int64(bins[2, side, value]) + np.int64(bins[3, side, value])
+    return upper, left
+
+
+def count(saliency: UInt8, mask: UInt8, matlab: bool, counts: Int) -> tuple[int, int]:
+    """As ``histogram.count``."""
+    split: tuple[int, int] = _count(saliency, mask, matlab, counts)
+    return split
 
 
 @compiled()

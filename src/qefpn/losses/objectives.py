@@ -1,4 +1,7 @@
-"""What every objective shares: the mask terms, intermediate supervision, weights and precision."""
+"""The objectives by name, and what they share: mask terms, intermediate supervision, weights and precision.
+
+A class here and a file in ``conf/loss`` add one.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qefpn.errors import UserError
 from qefpn.losses.extractor import EdgeExtractor, full_precision
-from qefpn.losses.functional import iou_loss, mask_cross_entropy
-from qefpn.losses.kernels import Kernel
-from qefpn.registry import Registry, import_submodules
+from qefpn.losses.filters import Kernel
+from qefpn.losses.functional import boundary_iou_loss, edge_cross_entropy, iou_loss, mask_cross_entropy, ssim_loss
+from qefpn.registry import Registry
 
 
 class SaliencyLoss(nn.Module):
@@ -102,6 +106,69 @@ class SaliencyLoss(nn.Module):
 LOSSES: Registry[type[SaliencyLoss]] = Registry("loss")
 
 
+@LOSSES.register("paper")
+class PaperLoss(SaliencyLoss):
+    """CE(G(S), G(E)) + CE(S, E) + IoU(S, E) (Eq. 15)."""
+
+    default_weights: ClassVar[dict[str, float]] = {**SaliencyLoss.default_weights, "edge": 1.0}
+
+    def contour_terms(self, logits: Tensor, target: Tensor, edge_logits: Tensor | None) -> dict[str, Tensor]:
+        return {"edge": edge_cross_entropy(self.extract(logits.sigmoid()), self.extract(target))}
+
+
+@LOSSES.register("ssim")
+class SSIMLoss(SaliencyLoss):
+    """CE + IoU + (1 - SSIM): BASNet's hybrid loss (Table V, "SSIM loss"). The edge filter is not used."""
+
+    default_weights: ClassVar[dict[str, float]] = {**SaliencyLoss.default_weights, "ssim": 1.0}
+
+    def contour_terms(self, logits: Tensor, target: Tensor, edge_logits: Tensor | None) -> dict[str, Tensor]:
+        return {"ssim": ssim_loss(logits.sigmoid(), target)}
+
+
+@LOSSES.register("weighted_iou")
+class WeightedIoULoss(SaliencyLoss):
+    """CE + IoU + boundary IoU of the extracted edges (Table V, "weighted IoU loss").
+
+    The boundary term is that of Luo et al. (CVPR 2017), see `boundary_iou_loss`.
+    """
+
+    default_weights: ClassVar[dict[str, float]] = {**SaliencyLoss.default_weights, "boundary_iou": 1.0}
+
+    def contour_terms(self, logits: Tensor, target: Tensor, edge_logits: Tensor | None) -> dict[str, Tensor]:
+        return {"boundary_iou": boundary_iou_loss(self.extract(logits.sigmoid()), self.extract(target))}
+
+
+@LOSSES.register("low_level_edges")
+class LowLevelEdgesLoss(SaliencyLoss):
+    """CE + IoU + CE between a predicted edge map and the edges of the mask (Table V; EGNet, ICCV 2019).
+
+    The edge map comes from the network's lowest pyramid level (``low_level_edges=True``). It is resized
+    bilinearly to the mask where its size differs, and supervised by the soft edges of the mask.
+    """
+
+    default_weights: ClassVar[dict[str, float]] = {**SaliencyLoss.default_weights, "edge": 1.0}
+    needs_edge_logits: ClassVar[bool] = True
+
+    def contour_terms(self, logits: Tensor, target: Tensor, edge_logits: Tensor | None) -> dict[str, Tensor]:
+        if edge_logits is None:
+            raise ValueError("loss low_level_edges needs edge_logits: the network wants low_level_edges=True")
+        if edge_logits.ndim != 4 or edge_logits.shape[:2] != target.shape[:2]:
+            raise ValueError(
+                f"edge_logits of shape {tuple(edge_logits.shape)} must be (B, 1, h, w) "
+                f"for a target of shape {tuple(target.shape)}"
+            )
+        predicted = full_precision(edge_logits)
+        if predicted.shape != target.shape:
+            predicted = F.interpolate(predicted, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        return {"edge": mask_cross_entropy(predicted, self.extract(target))}
+
+
+@LOSSES.register("no_edges")
+class NoEdgesLoss(SaliencyLoss):
+    """CE + IoU (Table V, "w/o edge extractor"). The edge filter is not used."""
+
+
 def build_loss(name: str, edge_filter: str | Kernel = "sobel", **weights: Any) -> SaliencyLoss:
     """The objective called ``name``.
 
@@ -113,5 +180,4 @@ def build_loss(name: str, edge_filter: str | Kernel = "sobel", **weights: Any) -
     Raises:
         ValueError: unknown name or filter (the message lists what exists); as `UserError` for a weight.
     """
-    import_submodules("qefpn.losses.objectives")
     return LOSSES.get(name)(edge_filter, **weights)

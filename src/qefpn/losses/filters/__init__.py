@@ -1,1 +1,0 @@
-"""One module an edge filter; every module here is imported when the registry is first read."""

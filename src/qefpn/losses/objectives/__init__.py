@@ -1,1 +1,0 @@
-"""One module an objective; every module here is imported when the registry is first read."""
