@@ -147,7 +147,7 @@ def test_a_sweep_goes_on_in_its_own_directory_alone(
     claim(folder, plan_of(expand_rows(words), parse_overrides(expand_rows(words))), resume=False)
     plan = read_plan(folder)
     assert plan is not None
-    assert (plan.axes, plan.jobs) == (["ablation.row"], 4)
+    assert (plan.axes, plan.jobs) == (["ablation"], 4)
     for more, said in (
         (["ablation=p"], "sweep.resume=true"),
         (["ablation=p", "seed=0,1"], "another sweep (seed=0,1)"),
@@ -173,7 +173,7 @@ def test_a_job_says_what_it_is(tmp_path: Path, data_root: Path) -> None:
     assert main([*given, "ablation=solver", "ablation.row=quasi,unroll_1"]) == 0
     jobs = read_jobs(tmp_path)
     assert [job.overrides for job in jobs] == [
-        [f"seed={seed}", f"ablation.row={row}"] for seed in (3, 4) for row in ("quasi", "unroll_1")
+        [f"seed={seed}", f"ablation=solver/{row}"] for seed in (3, 4) for row in ("quasi", "unroll_1")
     ]
     assert [(job.ablation or {})["row"] for job in jobs] == ["quasi", "unroll_1"] * 2
     for job in jobs:
