@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import mmap
 import os
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
 from tests.commands.runs import train, words
+from tests.training.records import configuration, exit_codes, history, read_events, wandb_records
+from tests.training.test_pictures import Heard
 
-from qefpn import QEFPN, SaliencyDataModule
-from qefpn.errors import UserError
 from qefpn.experiments.checks import check
 from qefpn.experiments.command_line import compose_config
-from qefpn.experiments.config_files import config_of
 from qefpn.experiments.fitting import fit
-from qefpn.experiments.loggers import check_loggers, open_loggers
+from qefpn.experiments.loggers import open_loggers
 from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.schema import TrainConfig, typed
 from qefpn.experiments.scoring import score
-from qefpn.losses import edges
 from qefpn.reporting.sweep_tables import build_report
 from qefpn.training import memory
-from qefpn.training.evaluation import CURVES, SUMMARY
-from qefpn.training.module import SaliencyModule, Warmup
-from qefpn.training.pictures import LONGEST, ShowPictures, chosen_places, make_panel, side_by_side
+from qefpn.training.module import SaliencyModule
 
-BLOCK = 2**15
 ABLATION = {"name": "solver", "table": "IV", "row": "quasi", "place": 4}
 
 
@@ -60,69 +47,6 @@ def run(directory: Path, config: TrainConfig) -> Path:
     with open_loggers(config, directory, ABLATION) as loggers:
         score(config, fit(config, data, directory, ABLATION, loggers), data, directory, floors=True)
     return directory
-
-
-def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file: 7 bytes of head, then LevelDB's log format in blocks of 32 KiB."""
-    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-    content, place, parts = path.read_bytes(), 7, b""
-    while place + 7 <= len(content):
-        left = BLOCK - place % BLOCK
-        if left < 7:
-            place += left
-            continue
-        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
-        parts += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            record = pb.Record()
-            record.ParseFromString(parts)
-            parts = b""
-            yield record
-
-
-def wandb_records(directory: Path) -> list[Any]:
-    """Of the one offline run below a run directory, whole: wandb's own process writes the end when it likes."""
-    (folder,) = (directory / "wandb").glob("offline-run-*")
-    (path,) = folder.glob("*.wandb")
-    ends = time.monotonic() + 60
-    while not exit_codes(found := list(records(path))) and time.monotonic() < ends:
-        time.sleep(0.2)
-    return found
-
-
-def history(found: list[Any]) -> list[dict[str, Any]]:
-    """What was logged, a dictionary a call."""
-    out = []
-    for record in found:
-        if record.WhichOneof("record_type") == "history":
-            items = {("/".join(i.nested_key) or i.key): json.loads(i.value_json) for i in record.history.item}
-            out.append(items)
-    return out
-
-
-def configuration(found: list[Any]) -> dict[str, Any]:
-    """wandb's configuration of the run, its own entries left out."""
-    out: dict[str, Any] = {}
-    for record in found:
-        update = record.run.config if record.HasField("run") else record.config if record.HasField("config") else None
-        for item in update.update if update is not None else ():
-            key = "/".join(item.nested_key) or item.key
-            if not key.startswith("_wandb"):
-                out[key] = json.loads(item.value_json)
-    return out
-
-
-def exit_codes(found: list[Any]) -> list[int]:
-    return [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"]
-
-
-def read_events(folder: Path) -> Any:
-    """TensorBoard's reader of the files in a folder."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0, "scalars": 0})
-    return events.Reload()
 
 
 @pytest.fixture(scope="module")
@@ -289,249 +213,10 @@ def test_a_failed_job_ends_its_run_with_a_code(
     assert exit_codes(wandb_records(directory)) == [1]
 
 
-def test_a_failure_after_training_is_one_too(tmp_path: Path) -> None:
-    ends: list[str] = []
-    logger = SimpleNamespace(finalize=ends.append)
-    broken = SimpleNamespace(finalize=lambda status: 1 / 0)
-    with pytest.raises(KeyboardInterrupt), open_loggers(TrainConfig(), tmp_path) as loggers:
-        loggers.append(logger)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-    with pytest.raises(ZeroDivisionError), open_loggers(TrainConfig(), tmp_path) as loggers:
-        loggers += [logger, broken]  # type: ignore[list-item]
-    assert ends == ["failed", "success"]  # also beside one that cannot be closed
-
-
-def chosen(*words: str) -> TrainConfig:
-    """The configuration of a run with these loggers; nothing of it is checked but types."""
-    return typed(compose_config("train", ["data.root=x", *words]))
-
-
-def test_other_ranks_and_trials_are_followed_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
-    config = chosen("logger=wandb_tensorboard", "logger.offline=true")
-    with open_loggers(config, tmp_path / "run") as loggers:
-        assert loggers == []
-    monkeypatch.setattr(rank_zero_only, "rank", 0)
-    config.trainer.fast_dev_run = True
-    with open_loggers(config, tmp_path / "run") as loggers:
-        assert loggers == []
-    assert not (tmp_path / "run").exists()
-
-
-class FakeRun:
-    """Takes what wandb's run takes."""
-
-    def __init__(self, **given: Any) -> None:
-        self.id, self.offline, self.config = given["id"], False, {}
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: None
-
-
-def test_a_run_that_goes_on_in_its_directory_stays_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    given: list[dict[str, Any]] = []
-    monkeypatch.setattr(wandb, "init", lambda **options: given.append(options) or FakeRun(**options))
-    config = chosen("logger=wandb")
-
-    def begin(resume: Path | None, offline: bool = False) -> dict[str, Any]:
-        config.resume = None if resume is None else str(resume)
-        config.logger["offline"] = offline
-        with open_loggers(config, tmp_path / "run"):
-            return given[-1]
-
-    (tmp_path / "run").mkdir()
-    first = begin(None)
-    assert (first["resume"], first["mode"], first["name"]) == (None, None, "run")
-    again = begin(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert (again["id"], again["resume"]) == (first["id"], "allow")
-    other = begin(tmp_path / "elsewhere" / "checkpoints" / "last.ckpt")
-    assert (other["id"] != first["id"], other["resume"]) == (True, None)
-    assert begin(tmp_path / "run" / "checkpoints" / "last.ckpt", offline=True)["mode"] == "offline"
-
-
-def test_what_names_a_wandb_run_is_given_in_the_group_or_to_the_logger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wandb = pytest.importorskip("wandb")
-    given: list[dict[str, Any]] = []
-    monkeypatch.setattr(wandb, "init", lambda **options: given.append(options) or FakeRun(**options))
-    words = ["logger.project=p", "logger.entity=e", "logger.group=g", "logger.tags=[t]"]
-    words += ["logger.run_name='a \\${seed} b'"]
-    with open_loggers(chosen("logger=wandb", *words, "+logger.wandb.notes=n", "+logger.wandb.name=own"), tmp_path):
-        pass
-    named = {key: given[-1][key] for key in ("project", "entity", "group", "name", "tags", "notes", "dir")}
-    assert named == {
-        **{"project": "p", "entity": "e", "group": "g", "name": "own", "tags": ["t"], "notes": "n"},
-        "dir": str(tmp_path),
-    }
-    with open_loggers(chosen("logger=wandb", *words), tmp_path):
-        assert given[-1]["name"] == "a ${seed} b"
-
-
-def test_a_refusal_of_wandb_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-
-    def refuses(**_: Any) -> None:
-        raise wandb.errors.AuthenticationError("API key verification failed.\nmore lines")
-
-    monkeypatch.setattr(wandb, "init", refuses)
-    refused = pytest.raises(UserError, match=r"verification failed\); give logger.offline=true")
-    with refused as raised, open_loggers(chosen("logger=wandb"), tmp_path):
-        pass
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
-def test_what_a_logger_refuses_at_its_start_is_one_line(name: str, tmp_path: Path) -> None:
-    pytest.importorskip(name)
-    refused = pytest.raises(UserError, match=rf"logger\.{name}: .*levle")
-    with refused as raised, open_loggers(chosen(f"logger={name}", f"+logger.{name}.levle=1"), tmp_path):
-        pass
-    assert "\n" not in str(raised.value)
-
-
-def test_what_cannot_work_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    for variable in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(wandb, "login", lambda **_: False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    check_loggers(chosen("logger=csv"))
-    for option, name, said in (
-        ("wandb", "wandb", "logger.offline=true"),
-        ("tensorboard", "tensorboard", "qefpn[tensorboard]"),
-        ("wandb_tensorboard", "wandb", "logger.offline=true"),
-        ("[tensorboard,wandb]", "tensorboard", "qefpn[tensorboard]"),
-    ):
-        with pytest.raises(UserError) as raised:
-            check_loggers(chosen(f"logger={option}"))
-        assert said in str(raised.value)
-        assert f"logger={name}" in str(raised.value)
-    check_loggers(chosen("logger=wandb", "logger.offline=true"))
-    monkeypatch.setattr(wandb, "login", lambda **_: True)
-    check_loggers(chosen("logger=wandb"))
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["logger.pictures=65"], "logger.pictures must be within 0 to 64, not 65"),
-        (["logger.pictures=many"], "logger.pictures: Value 'many'"),
-        (["+logger.projct=x"], "unknown key logger.projct; did you mean logger.project"),
-        (["+logger.mine={level:1}"], "logger.mine: has no _target_"),
-        (["+logger.mine._target_=qefpn.training.pictures.ShowPictures"], "is no Logger"),
-        (["+logger.mine._target_=pytorch_lightning.loggers.NoLogger"], "has no such class"),
-        (["+logger.mine={_target_:pytorch_lightning.loggers.CSVLogger,level:1}"], "logger.mine: TypeError"),
-    ],
-)
-def test_mistakes_in_loggers_are_told_before_anything_runs(words: list[str], said: str) -> None:
-    pytest.importorskip("wandb")
-    with pytest.raises(UserError) as raised:
-        check_loggers(chosen("logger=wandb", *words))
-    assert said in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_logger_of_a_package_that_is_not_allowed_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"allow=\[turtle\]"):
-        chosen("+logger.mine._target_=turtle.Turtle")
-    config = chosen()
-    config.logger["mine"] = {"_target_": "turtle.Turtle"}
-    with pytest.raises(UserError, match=r"allow=\[turtle\]"):
-        check_loggers(config)
-    assert "turtle" not in sys.modules
-
-
-def test_what_was_written_with_one_logger_by_name_is_read() -> None:
-    former = {"name": "wandb", "project": "p", "entity": None, "offline": True, "group": "g", "tags": ["t"]}
-    config = config_of({"logger": former, "data": {"root": "x"}}, Path("config.yaml"))
-    assert config.logger == {key: value for key, value in former.items() if key != "name"}
-    check_loggers(config)
-
-
-def test_a_panel_shows_all_parts_at_one_size() -> None:
-    mask = np.zeros((300, 600), np.uint8)
-    mask[100:200, 200:400] = 255
-    black = torch.zeros((3, 64, 64), dtype=torch.uint8)
-    black[0, :, 32:] = 200
-    panel = make_panel("one", black, torch.from_numpy(mask), mask, "prewitt")
-    assert panel.picture.shape == (LONGEST // 2, LONGEST, 3)
-    assert {part.shape for part in (panel.mask, panel.prediction, panel.edges)} == {(LONGEST // 2, LONGEST)}
-    assert panel.picture[:, : LONGEST // 2 - 8].max() == 0
-    assert np.array_equal(panel.picture[64, -1], (200, 0, 0))  # red stays red
-    assert panel.edges.max() == 255
-    assert panel.edges[:20].max() == 0
-    wanted = edges(torch.from_numpy(panel.prediction)[None, None] / 255, "prewitt")[0, 0] * 255 * 2**0.5
-    assert np.abs(panel.edges - np.minimum(wanted.numpy(), 255)).max() <= 0.5
-    strip = side_by_side(panel)
-    assert strip.shape == (LONGEST // 2, 4 * LONGEST + 12, 3)
-    assert np.array_equal(strip[:, -LONGEST:, 0], panel.edges)
-
-
-def test_the_same_few_pictures_are_chosen_each_time() -> None:
-    assert chosen_places(100, 4) == [12, 37, 62, 87]
-    assert chosen_places(2, 4) == [0, 1]
-    assert chosen_places(0, 4) == []
-
-
-class Heard(Logger):
-    """A logger of somebody's own."""
-
-    name, version = "heard", "0"
-
-    def __init__(self, save_dir: str) -> None:
-        super().__init__()
-        self.save_to, self.figures, self.config = save_dir, [], {}
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.figures.append((step, dict(metrics)))
-
-    def log_hyperparams(self, params: dict[str, Any]) -> None:
-        self.config = params
-
-    def finalize(self, status: str) -> None:
-        self.status = status
-
-
-def test_a_plain_trainer_with_loggers_and_the_callback(tmp_path: Path, tiny_run: Path, data_root: Path) -> None:
-    """As docs/tracking.md has it, without a configuration."""
-    pytest.importorskip("wandb")
-    pytest.importorskip("tensorboard")
-    tensorboard = TensorBoardLogger(tmp_path, name="", version="tb", default_hp_metric=False)
-    online = WandbLogger(project="p", save_dir=tmp_path, mode="offline")
-    heard = Heard("")
-    torch.manual_seed(0)
-    network = QEFPN("resnet18", channels=8, expansion=1, decoder="sum", solver={"name": "broyden", "max_steps": 1})
-    module = SaliencyModule(network, warmup=Warmup(steps=9, layers=1), image_size=64)
-    data = SaliencyDataModule(
-        data_root, train=["SYN-TR"], test=["SYN-TE"], image_size=64, batch_size=4, num_workers=0, val_fraction=0.2
-    )
-    trainer = pl.Trainer(
-        accelerator="cpu", max_steps=2, logger=[tensorboard, online, heard], callbacks=[ShowPictures(2)],
-        default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
-    )  # fmt: skip
-    trainer.fit(module, data)
-    (tested,) = trainer.test(module, data, verbose=False)
-    online.experiment.finish()
-    (found,) = [metrics for _, metrics in heard.figures if any("SYN-TE" in key for key in metrics)]  # told once
-    assert found["SYN-TE/mae"] == pytest.approx(tested["SYN-TE/mae"])
-    events = read_events(tmp_path / "tb")
-    assert events.Scalars("SYN-TE/mae")[-1].value == pytest.approx(tested["SYN-TE/mae"])
-    assert [len(events.Images(tag)) for tag in events.Tags()["images"]] == [1, 1]  # 2 pictures, 1 validation
-    assert "SYN-TE/model" in events.Tags()["tensors"]
-    told = wandb_records(tmp_path)
-    (row,) = [row for row in history(told) if "curves/SYN-TE/f_measure_table/path" in row]
-    assert row["trainer/global_step"] == 1
-    assert [r for r in told if r.WhichOneof("record_type") == "artifact" and "val_pictures" in r.artifact.name]
-
-
-def test_several_loggers_and_one_s_own_by_name(tmp_path: Path, data_root: Path) -> None:
+def test_several_loggers_and_one_s_own_by_name(tmp_path: Path, tiny_run: Path, data_root: Path) -> None:
     """`logger=[wandb,tensorboard]`, beside one that a package brings; the log is what it is without them."""
     pytest.importorskip("wandb")
     pytest.importorskip("tensorboard")
-    plain = train(tmp_path / "plain", data_root, "report=false")
     own = ["allow=[tests]", "+logger.heard={_target_:tests.training.test_tracking.Kept,save_dir:null}"]
     run = train(tmp_path / "run", data_root, "logger=[wandb,tensorboard]", "logger.offline=true", "report=false", *own)
     written = yaml.safe_load((run / "config.yaml").read_text())
@@ -551,7 +236,7 @@ def test_several_loggers_and_one_s_own_by_name(tmp_path: Path, data_root: Path) 
     assert kept["status"] == "success" and kept["config"] == written
     assert kept["figures"][-1] == [2, {f"test/SYN-TE/{key}": value for key, value in metrics.items()}]
     varying = ("seconds", "memory_mb")
-    logs = [list(csv.DictReader((folder / "log.csv").open())) for folder in (run, plain)]
+    logs = [list(csv.DictReader((folder / "log.csv").open())) for folder in (run, tiny_run)]
     one, other = [[{k: v for k, v in row.items() if k not in varying} for row in rows] for rows in logs]
     assert one == other
 
@@ -562,20 +247,3 @@ class Kept(Heard):
     def finalize(self, status: str) -> None:
         content = {"status": status, "config": self.config, "figures": self.figures}
         Path(self.save_to, "kept.json").write_text(json.dumps(content))
-
-
-def test_nothing_scored_is_nothing_told() -> None:
-    heard = Heard("")
-    module = SaliencyModule(QEFPN("resnet18", channels=8, expansion=1))
-    trainer: Any = SimpleNamespace(loggers=[heard], callbacks=[], is_global_zero=True, global_step=7)
-    ShowPictures().on_test_end(trainer, module)
-    assert heard.figures == []
-    module.test_scores = {"ECSSD": dict.fromkeys((*SUMMARY, *CURVES), torch.zeros(())) | {"images": torch.tensor(3)}}
-    for key in CURVES:
-        module.test_scores["ECSSD"][key] = torch.zeros(256)
-    ShowPictures().on_test_end(trainer, module)
-    assert heard.figures == []  # the module did
-    module.logs_tests = False  # as TestFiles asks of it
-    ShowPictures().on_test_end(trainer, module)
-    ((step, figures),) = heard.figures
-    assert (step, figures) == (6, {f"test/ECSSD/{key}": 0.0 for key in SUMMARY} | {"test/ECSSD/images": 3})
