@@ -47,14 +47,16 @@ def open_loggers(
     try:
         if getattr(rank_zero_only, "rank", 0) == 0 and not config.trainer.fast_dev_run:
             directory.mkdir(parents=True, exist_ok=True)
+            content = config_content(config, ablation)
             for logger in build_loggers(config, directory, ablation):
-                _start(logger, config_content(config, ablation), directory)
+                _start(logger, content, directory)
                 loggers.append(logger)
+                logger.log_hyperparams(content)
         yield loggers
     except BaseException:
-        _close(loggers, exit_code=1)
+        _end(loggers, exit_code=1)
         raise
-    _close(loggers, exit_code=0)
+    _end(loggers, exit_code=0)
 
 
 def build_loggers(config: TrainConfig, directory: Path, ablation: Mapping[str, Any] | None = None) -> Iterator[Logger]:
@@ -131,7 +133,7 @@ def _wandb_names(
 
 
 def _start(logger: Logger, content: dict[str, Any], directory: Path) -> None:
-    """Begin the run of a logger, with the resolved configuration.
+    """Begin the run of a logger.
 
     Raises:
         UserError: it refuses its options, or cannot be reached.
@@ -150,7 +152,6 @@ def _start(logger: Logger, content: dict[str, Any], directory: Path) -> None:
             ) from None
         except TypeError as error:
             raise UserError(f"logger.tensorboard: {error}") from None
-    logger.log_hyperparams(content)
 
 
 def _start_wandb(logger: WandbLogger, directory: Path) -> None:
@@ -175,24 +176,18 @@ def _data_dir(logger: WandbLogger) -> str:
     return str(Path(logger.save_dir or "", "wandb").resolve())
 
 
-def _close(loggers: Sequence[Logger], exit_code: int) -> None:
+def _end(loggers: Sequence[Logger], exit_code: int) -> None:
     """Write everything out and end each run, also where one fails at it; a run that failed says so."""
     with contextlib.ExitStack() as stack:
         for logger in loggers:
-            stack.callback(_end, logger, exit_code)
-
-
-def _end(logger: Logger, exit_code: int) -> None:
-    if isinstance(logger, WandbLogger):
-        try:
-            logger.experiment.finish(exit_code=exit_code)  # the next job of a multirun is another run
-        finally:
-            if os.environ.get(DATA_DIR) == _data_dir(logger):
-                del os.environ[DATA_DIR]
-        return
-    if isinstance(logger, TensorBoardLogger) and exit_code:
-        logger.experiment.add_text("failed", f"the run ended with exit code {exit_code}")
-    logger.finalize("failed" if exit_code else "success")
+            if isinstance(logger, WandbLogger):
+                if os.environ.get(DATA_DIR) == _data_dir(logger):
+                    stack.callback(os.environ.pop, DATA_DIR)
+                stack.callback(logger.experiment.finish, exit_code=exit_code)
+                continue
+            stack.callback(logger.finalize, "failed" if exit_code else "success")
+            if isinstance(logger, TensorBoardLogger) and exit_code:
+                stack.callback(logger.experiment.add_text, "failed", f"the run ended with exit code {exit_code}")
 
 
 def _is_offline(options: LoggerConfig) -> bool:
@@ -201,12 +196,7 @@ def _is_offline(options: LoggerConfig) -> bool:
 
 
 def _has_login() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
     import wandb
 
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # our own line says what to do
-            return bool(wandb.login(prompt=False, verify=False))
-    except TypeError:  # an older wandb
-        return bool(wandb.api.api_key)
+    with contextlib.redirect_stderr(io.StringIO()):  # our own line says what to do
+        return bool(os.environ.get("WANDB_API_KEY") or wandb.login(prompt=False, verify=False))

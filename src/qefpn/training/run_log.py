@@ -20,7 +20,7 @@ from qefpn.errors import UserError
 class RunLog(CSVLogger):
     """Lightning's, but of a file that a resumed run goes on with: Lightning's own begins anew.
 
-    It has the columns ``step``, ``epoch``, ``seconds`` and one a logged quantity, and is written at once or not at all.
+    It has the columns ``step``, ``epoch``, ``seconds`` and one a logged quantity, and no half row stays in it.
 
     Args:
         path: the file. What it holds from ``step`` on, a process left that was killed after its last checkpoint: it
