@@ -87,7 +87,7 @@ def build_part(node: Mapping[str, Any], kind: type[T], where: str, nested: tuple
         kind: what it has to be.
         where: the key, or the file and the key, for error messages.
         nested: what parts in it may be, beside those of packages that the user allowed.
-        given: further arguments.
+        given: further arguments, as they are: in a node a text with ``${`` would be an interpolation.
 
     Raises:
         UserError: a package that may not be named, or is not there; what is no ``kind``; options that it refuses.
@@ -97,12 +97,11 @@ def build_part(node: Mapping[str, Any], kind: type[T], where: str, nested: tuple
     entry = _located(target, where)
     if not (_is_trusted(entry) or isinstance(entry, type) and issubclass(entry, kind)):
         raise UserError(f"{where}.{TARGET}={target}: is no {kind.__name__}")
-    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
-        part = instantiate(dict(node), **given, _convert_="all")
-    except InstantiationException as error:
+        part = instantiate(dict(node) | {"_partial_": True}, _convert_="all")(**given)
+    except Exception as error:
         raise UserError(f"{where}: {_reason(error)}") from error
     if not isinstance(part, kind):
         raise UserError(f"{where}.{TARGET}={target}: makes {type(part).__name__}, not {kind.__name__}")

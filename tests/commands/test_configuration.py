@@ -65,8 +65,10 @@ def test_every_option_of_every_group(rank: int, monkeypatch: pytest.MonkeyPatch)
     assert [*config.callbacks] == ([] if choices["callbacks"] == "none" else [choices["callbacks"]])
     profiler = str(config.profiler.get("_target_", "none")).lower()
     assert choices["profiler"] in profiler
+    loggers = [name for name, node in config.logger.items() if isinstance(node, dict)]
+    assert "_".join(loggers) == ("" if choices["logger"] == "csv" else choices["logger"])
     for group, name in choices.items():
-        if group not in ("callbacks", "debug", "profiler", "trainer"):
+        if group not in ("callbacks", "debug", "logger", "profiler", "trainer"):
             found = getattr(config, group)
             assert (found["name"] if isinstance(found, dict) else found.name) in known_as(name, config)
     check(composed(f"experiment={experiment}", *SMALL))

@@ -151,7 +151,7 @@ def test_a_sweep_goes_on_in_its_own_directory_alone(
     for more, said in (
         (["ablation=p"], "sweep.resume=true"),
         (["ablation=p", "seed=0,1"], "another sweep (seed=0,1)"),
-        (["ablation=adjoint", "sweep.resume=true"], "another sweep (ablation=adjoint; "),
+        (["ablation=adjoint", "sweep.resume=true"], "another sweep (ablation=adjoint/implicit,"),
         (["ablation=p", "sweep.resume=maybe"], "sweep.resume"),
         (["ablation=p", "sweep.resume=true", f"hydra.sweep.dir={tmp_path}"], "holds no sweep"),
         (["ablation=p", "hydra.sweep.dir=a/${hydra.job.name}"], "${now:...}"),

@@ -32,13 +32,15 @@ def test_rows_of_an_ablation_in_their_order_and_with_the_papers(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["solver", "edge", "filter", "pyramid"])
 def test_every_row_of_the_paper_is_a_row_of_our_ablation(name: str, tmp_path: Path) -> None:
-    ablation = yaml.safe_load(Path(f"conf/ablation/{name}.yaml").read_text())
-    for number, row in enumerate(ablation["rows"]):
-        place = {"name": name, "table": ablation["table"], "row": row, "place": number}
+    rows = {path.stem: yaml.safe_load(path.read_text()) for path in Path(f"conf/ablation/{name}").glob("*.yaml")}
+    (table,) = {content["ablation"]["table"] for content in rows.values()}
+    for row, content in rows.items():
+        number = content["ablation"]["place"]
+        place = {"name": name, "table": table, "row": row, "place": number}
         write_job(tmp_path / f"{number}", config(loss={"name": row}), {"X": figures(0.5)}, steps=0, ablation=place)
     (section,) = sections(tmp_path)
-    assert section.table == ablation["table"]
-    papers = {paper_name(row) for row in load_published().rows(ablation["table"])}
+    assert section.table == table
+    papers = {paper_name(row) for row in load_published().rows(table)}
     assert papers <= {row.paper for row in section.rows}
 
 

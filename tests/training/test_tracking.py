@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import torch
 import yaml
-from pytorch_lightning.utilities import rank_zero_only
-from tests.commands.runs import words
+from tests.commands.runs import train, words
+from tests.training.records import configuration, exit_codes, history, read_events, wandb_records
+from tests.training.test_pictures import Heard
 
-from qefpn.errors import UserError
-from qefpn.experiments import tracking_tensorboard, tracking_wandb
 from qefpn.experiments.checks import check
 from qefpn.experiments.composition import compose_config
 from qefpn.experiments.fitting import fit
+from qefpn.experiments.loggers import open_loggers
 from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.schema import TrainConfig, typed
-from qefpn.experiments.scoring import evaluate_run
-from qefpn.experiments.tracking import LOGGERS, Tracking, check_logger, read_scores, tracked
-from qefpn.losses import edges
+from qefpn.experiments.scoring import score
 from qefpn.reporting.sweep_tables import build_report
 from qefpn.training.module import SaliencyModule
-from qefpn.training.validation_pictures import LONGEST, chosen_places, make_panel, side_by_side
 
-BLOCK = 2**15
 ABLATION = {"name": "solver", "table": "IV", "row": "quasi", "place": 4}
 
 
@@ -49,67 +40,10 @@ def settings(directory: Path, data: Path, *more: str) -> TrainConfig:
 def run(directory: Path, config: TrainConfig) -> Path:
     """As `qefpn train` runs a job: trained, scored, followed to the end."""
     data = prepare_data(config, directory)
-    with tracked(config, directory, ABLATION) as tracking:
-        fitted = fit(config, data, directory, ABLATION, tracking)
-        assert fitted.checkpoint is not None
-        evaluate_run(config, fitted.checkpoint, data, directory, report=False, device="cpu")
-        tracking.scores(directory)
+    config.report = False
+    with open_loggers(config, directory, ABLATION) as loggers:
+        score(config, fit(config, data, directory, ABLATION, loggers), data, directory, floors=True)
     return directory
-
-
-def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file: 7 bytes of head, then LevelDB's log format in blocks of 32 KiB."""
-    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-    content, place, parts = path.read_bytes(), 7, b""
-    while place + 7 <= len(content):
-        left = BLOCK - place % BLOCK
-        if left < 7:
-            place += left
-            continue
-        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
-        parts += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            record = pb.Record()
-            record.ParseFromString(parts)
-            parts = b""
-            yield record
-
-
-def wandb_records(directory: Path) -> list[Any]:
-    """Of the one offline run below a run directory, whole: wandb's own process writes the end when it likes."""
-    (folder,) = (directory / "wandb").glob("offline-run-*")
-    (path,) = folder.glob("*.wandb")
-    ends = time.monotonic() + 60
-    while not exit_codes(found := list(records(path))) and time.monotonic() < ends:
-        time.sleep(0.2)
-    return found
-
-
-def history(found: list[Any]) -> list[dict[str, Any]]:
-    """What was logged, a dictionary a call."""
-    out = []
-    for record in found:
-        if record.WhichOneof("record_type") == "history":
-            items = {("/".join(i.nested_key) or i.key): json.loads(i.value_json) for i in record.history.item}
-            out.append(items)
-    return out
-
-
-def configuration(found: list[Any]) -> dict[str, Any]:
-    """wandb's configuration of the run, its own entries left out."""
-    out: dict[str, Any] = {}
-    for record in found:
-        update = record.run.config if record.HasField("run") else record.config if record.HasField("config") else None
-        for item in update.update if update is not None else ():
-            key = "/".join(item.nested_key) or item.key
-            if not key.startswith("_wandb"):
-                out[key] = json.loads(item.value_json)
-    return out
-
-
-def exit_codes(found: list[Any]) -> list[int]:
-    return [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"]
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +133,9 @@ def test_wandb_gets_figures_and_curves_of_the_test_set(followed: Path, told: lis
 
 
 def test_tensorboard_gets_the_same(followed: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util
 
-    events = EventAccumulator(str(followed / "tensorboard"), size_guidance={"images": 0, "tensors": 0, "scalars": 0})
-    events.Reload()
+    events = read_events(followed / "tensorboard")
     columns = logged(followed)
     for key in columns.keys() - {"step", "seconds"}:
         assert [event.value for event in events.Scalars(key)] == pytest.approx(columns[key], rel=1e-5), key
@@ -264,134 +196,37 @@ def test_a_failed_job_ends_its_run_with_a_code(
     assert exit_codes(wandb_records(directory)) == [1]
 
 
-def test_a_failure_after_training_is_one_too(tmp_path: Path) -> None:
-    codes: list[int] = []
-    logger = SimpleNamespace(finish=codes.append)
-    broken = SimpleNamespace(finish=lambda code: 1 / 0)
-    with pytest.raises(KeyboardInterrupt), tracked(TrainConfig(), tmp_path) as tracking:
-        tracking.trackers.append(logger)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-    with pytest.raises(ZeroDivisionError), tracked(TrainConfig(), tmp_path) as tracking:
-        tracking.trackers += [logger, broken]  # type: ignore[list-item]
-    assert codes == [1, 0]  # also beside one that cannot be closed
+def test_several_loggers_and_one_s_own_by_name(tmp_path: Path, tiny_run: Path, data_root: Path) -> None:
+    """`logger=[wandb,tensorboard]`, beside one that a package brings; the log is what it is without them."""
+    pytest.importorskip("wandb")
+    pytest.importorskip("tensorboard")
+    own = ["allow=[tests]", "+logger.heard={_target_:tests.training.test_tracking.Kept,save_dir:null}"]
+    run = train(tmp_path / "run", data_root, "logger=[wandb,tensorboard]", "logger.offline=true", "report=false", *own)
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert [key for key, value in written["logger"].items() if isinstance(value, dict)] == [
+        "wandb",
+        "tensorboard",
+        "heard",
+    ]
+    assert "WANDB_DATA_DIR" not in os.environ
+    told = wandb_records(run)
+    assert exit_codes(told) == [0]
+    assert configuration(told) == written
+    assert any("test/SYN-TE/mae" in row for row in history(told))
+    assert read_events(run / "tensorboard").Scalars("test/SYN-TE/mae")
+    kept = json.loads((run / "kept.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())["SYN-TE"]
+    assert kept["status"] == "success" and kept["config"] == written
+    assert kept["figures"][-1] == [2, {f"test/SYN-TE/{key}": value for key, value in metrics.items()}]
+    varying = ("seconds", "memory_mb")
+    logs = [list(csv.DictReader((folder / "log.csv").open())) for folder in (run, tiny_run)]
+    one, other = [[{k: v for k, v in row.items() if k not in varying} for row in rows] for rows in logs]
+    assert one == other
 
 
-def test_other_ranks_and_trials_are_followed_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
-    config = TrainConfig()
-    config.logger = dataclasses.replace(config.logger, name="wandb_tensorboard", offline=True)
-    with tracked(config, tmp_path / "run") as tracking:
-        assert tracking.loggers == []
-    monkeypatch.setattr(rank_zero_only, "rank", 0)
-    config.trainer.fast_dev_run = True
-    with tracked(config, tmp_path / "run") as tracking:
-        assert tracking.loggers == []
-    assert not (tmp_path / "run").exists()
+class Kept(Heard):
+    """Writes all that it heard into its ``save_dir``."""
 
-
-class FakeRun:
-    """Takes what wandb's run takes."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: None
-
-
-def test_a_run_that_goes_on_in_its_directory_stays_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    given: list[dict[str, Any]] = []
-    monkeypatch.setattr(wandb, "init", lambda **options: given.append(options) or FakeRun())
-    config = TrainConfig()
-    config.logger = dataclasses.replace(config.logger, name="wandb")
-
-    def begin(resume: Path | None, offline: bool = False) -> dict[str, Any]:
-        config.resume = None if resume is None else str(resume)
-        config.logger.offline = offline
-        tracking_wandb.WandbTracker(config, tmp_path / "run")
-        return given[-1]
-
-    (tmp_path / "run").mkdir()
-    first = begin(None)
-    assert (first["resume"], first["mode"], first["name"]) == (None, None, "run")
-    again = begin(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert (again["id"], again["resume"]) == (first["id"], "allow")
-    other = begin(tmp_path / "elsewhere" / "checkpoints" / "last.ckpt")
-    assert (other["id"] != first["id"], other["resume"]) == (True, None)
-    assert begin(tmp_path / "run" / "checkpoints" / "last.ckpt", offline=True)["mode"] == "offline"
-
-
-def test_a_refusal_of_wandb_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-
-    def refuses(**_: Any) -> None:
-        raise wandb.errors.AuthenticationError("API key verification failed.\nmore lines")
-
-    monkeypatch.setattr(wandb, "init", refuses)
-    config = TrainConfig()
-    config.logger = dataclasses.replace(config.logger, name="wandb")
-    with pytest.raises(UserError, match=r"verification failed\); give logger.offline=true") as raised:
-        tracking_wandb.WandbTracker(config, tmp_path)
-    assert "\n" not in str(raised.value)
-
-
-def test_what_cannot_work_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    config = TrainConfig()
-    for variable in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(wandb, "login", lambda **_: False)
-    monkeypatch.setattr(tracking_tensorboard.importlib.util, "find_spec", lambda _: None)
-    said = {"csv": "", "wandb": "logger.offline=true", "tensorboard": "qefpn[tensorboard]"}
-    for name in LOGGERS:
-        config.logger = dataclasses.replace(config.logger, name=name)
-        if name == "csv":
-            check_logger(config)
-            continue
-        with pytest.raises(UserError) as raised:
-            check_logger(config)
-        assert said.get(name, "logger.offline=true") in str(raised.value)
-        assert f"logger={name}" in str(raised.value)
-    config.logger = dataclasses.replace(config.logger, name="wandb", offline=True)
-    check_logger(config)
-    monkeypatch.setattr(wandb, "login", lambda **_: True)
-    config.logger = dataclasses.replace(config.logger, offline=False)
-    check_logger(config)
-
-
-def test_a_panel_shows_all_parts_at_one_size() -> None:
-    mask = np.zeros((300, 600), np.uint8)
-    mask[100:200, 200:400] = 255
-    black = torch.zeros((3, 64, 64), dtype=torch.uint8)
-    black[0, :, 32:] = 200
-    panel = make_panel("one", black, torch.from_numpy(mask), mask, "prewitt")
-    assert panel.picture.shape == (LONGEST // 2, LONGEST, 3)
-    assert {part.shape for part in (panel.mask, panel.prediction, panel.edges)} == {(LONGEST // 2, LONGEST)}
-    assert panel.picture[:, : LONGEST // 2 - 8].max() == 0
-    assert np.array_equal(panel.picture[64, -1], (200, 0, 0))  # red stays red
-    assert panel.edges.max() == 255
-    assert panel.edges[:20].max() == 0
-    wanted = edges(torch.from_numpy(panel.prediction)[None, None] / 255, "prewitt")[0, 0] * 255 * 2**0.5
-    assert np.abs(panel.edges - np.minimum(wanted.numpy(), 255)).max() <= 0.5
-    strip = side_by_side(panel)
-    assert strip.shape == (LONGEST // 2, 4 * LONGEST + 12, 3)
-    assert np.array_equal(strip[:, -LONGEST:, 0], panel.edges)
-
-
-def test_the_same_few_pictures_are_chosen_each_time() -> None:
-    assert chosen_places(100, 4) == [12, 37, 62, 87]
-    assert chosen_places(2, 4) == [0, 1]
-    assert chosen_places(0, 4) == []
-
-
-def test_nothing_scored_is_nothing_told(tmp_path: Path) -> None:
-    assert read_scores(tmp_path) == []
-    told: list[Any] = []
-    follower = SimpleNamespace(scores=lambda *given: told.append(given))
-    tracking = Tracking([follower])  # type: ignore[list-item]
-    tracking.scores(tmp_path)
-    assert told == []
-    (tmp_path / "metrics.json").write_text('{"ECSSD": {"mae": 0.1}}')
-    tracking.step = 7
-    tracking.scores(tmp_path)
-    ((scores, step),) = told
-    assert (scores[0].dataset, scores[0].metrics, scores[0].curves, step) == ("ECSSD", {"mae": 0.1}, {}, 6)
+    def finalize(self, status: str) -> None:
+        content = {"status": status, "config": self.config, "figures": self.figures}
+        Path(self.save_to, "kept.json").write_text(json.dumps(content))

@@ -15,7 +15,7 @@ from qefpn.experiments.composition import command_config
 from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.run_config import evaluation_data, run_config, run_directory
 from qefpn.experiments.runtime import quiet_libraries
-from qefpn.experiments.schema import LoggerConfig, TrainerConfig
+from qefpn.experiments.schema import TrainerConfig
 from qefpn.experiments.scoring import evaluate_run
 
 SUMMARY = """
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     config.protocol = options.protocol or config.protocol
     config.init = config.resume = config.backbone.weights = None  # what the run started from need not be there
     config.data.augment = None  # training alone does it
-    config.trainer, config.logger = TrainerConfig(), LoggerConfig()  # nor the machine that it ran on
+    config.trainer, config.logger = TrainerConfig(), {}  # nor the machine that it ran on
     config.trainer.max_epochs = 1
     check(config)
     directory = Path(str(options.output)).expanduser() if options.output else run_directory(checkpoint) / "evaluation"

@@ -26,7 +26,7 @@ from qefpn.experiments.composition import check_overrides, command_config, compo
 from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.run_config import evaluation_data, run_config, run_directory
 from qefpn.experiments.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
-from qefpn.experiments.schema import LoggerConfig, TrainConfig, TrainerConfig, known_keys, require, typed
+from qefpn.experiments.schema import TrainConfig, TrainerConfig, known_keys, require, typed
 from qefpn.experiments.scoring import test_loaders
 from qefpn.models import ImplicitPyramid
 from qefpn.models.loading import load_trained
@@ -125,7 +125,7 @@ def chosen(options: DictConfig, words: Sequence[str]) -> tuple[TrainConfig, Sali
 def unloaded(config: TrainConfig) -> None:
     """Nothing is read or logged for a measurement: cost does not depend on the weights."""
     config.init = config.resume = config.backbone.weights = None
-    config.logger = LoggerConfig()
+    config.logger = {}
     config.trainer.devices, config.trainer.strategy = 1, "auto"
 
 

@@ -14,8 +14,8 @@ import torch
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
 from qefpn.experiments.assemble import build_criterion, network_options
+from qefpn.experiments.loggers import check_loggers
 from qefpn.experiments.schema import TrainConfig, named, require
-from qefpn.experiments.tracking import LOGGERS, check_logger
 from qefpn.experiments.trainer import device_count
 from qefpn.implicit import build_adjoint, build_residual, build_solver
 from qefpn.models import QEFPN
@@ -100,9 +100,6 @@ def _check_rest(config: TrainConfig) -> None:
     require(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
     monitors = [f"val_{name}" for name in VALIDATED]
     require(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
-    logger = config.logger
-    require(logger.name in LOGGERS, f"logger is one of {', '.join(LOGGERS)}, not {logger.name!r}")
-    require(0 <= logger.pictures <= 64, f"logger.pictures must be within 0 to 64, not {logger.pictures}")
     devices = device_count(config)
     require(
         config.data.batch_size % devices == 0,
@@ -187,7 +184,7 @@ def _check_files(config: TrainConfig) -> None:
     )
     if weights == "DEFAULT" and config.backbone.name in PACKAGED:
         packaged_weights(config.backbone.name)
-    check_logger(config)
+    check_loggers(config)
 
 
 def check_port(devices: int, environment: Mapping[str, str]) -> None:

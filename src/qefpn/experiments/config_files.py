@@ -68,8 +68,10 @@ def config_of(content: Any, path: Path) -> TrainConfig:
         raise UserError(f"{path}: holds no configuration of qefpn train")
     refuse_named_classes(content, path)
     content = content | {"callbacks": _named_callbacks(content.get("callbacks"))}
+    if isinstance(content.get("logger"), dict):  # of earlier versions, which had one by its name: it has ended
+        content["logger"] = {key: value for key, value in content["logger"].items() if key != "name"}
     try:
-        config = OmegaConf.create(_plain(content))
+        config = OmegaConf.create(verbatim(content))
     except OmegaConfBaseException as error:  # tensors, sets and the like
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
     return typed(config)
@@ -91,10 +93,10 @@ def _read_yaml(path: Path) -> Any:
         raise UserError(f"{path} is no YAML file") from None
 
 
-def _plain(node: Any) -> Any:
+def verbatim(node: Any) -> Any:
     """Values as they are: OmegaConf would take ``${`` in a path for an interpolation."""
     if isinstance(node, dict):
-        return {key: _plain(value) for key, value in node.items()}
+        return {key: verbatim(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_plain(value) for value in node]
+        return [verbatim(value) for value in node]
     return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", node) if isinstance(node, str) else node

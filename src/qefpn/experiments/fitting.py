@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from qefpn.atomic import copy_atomic
@@ -21,8 +22,8 @@ from qefpn.errors import UserError
 from qefpn.experiments.assemble import build_module, edge_filter_of
 from qefpn.experiments.checks import check_port
 from qefpn.experiments.config_files import config_content, write_config
+from qefpn.experiments.loggers import logger_options, open_loggers
 from qefpn.experiments.schema import TrainConfig
-from qefpn.experiments.tracking import Tracking, tracked
 from qefpn.experiments.trainer import lightning_trainer, trainer_options
 from qefpn.models import load_model
 from qefpn.models.loading import FILLED_IN, PREFIX
@@ -35,9 +36,9 @@ from qefpn.training.failures import library_errors, quiet
 from qefpn.training.hardware import fp32_precision
 from qefpn.training.last_checkpoint import LastCheckpoint
 from qefpn.training.module import SaliencyModule
+from qefpn.training.pictures import ShowPictures
 from qefpn.training.run_log import RunLog
 from qefpn.training.test_files import Progress, TestFiles
-from qefpn.training.validation_pictures import ValidationPictures
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def fit(
     config: TrainConfig,
     data: SaliencyDataModule,
     directory: Path,
-    tracking: Tracking | None = None,
+    loggers: Sequence[Logger] | None = None,
 ) -> Fitted:
     """Train as configured.
 
@@ -67,14 +68,14 @@ def fit(
         config: checked (:func:`qefpn.experiments.assemble.check`).
         data: its pictures are checked, in the first process.
         directory: receives ``config.yaml``, ``data.json``, ``log.csv`` and ``checkpoints/``.
-        tracking: open, of this run, where more is logged after training; None: opened and closed here.
+        loggers: open, of this run, where more is logged after training; None: opened and closed here.
 
     Raises:
         UserError: the checkpoint to resume is of another run; a loading process died; the disk is full; ...
         Stopped: a signal came, and last.ckpt is written. KeyboardInterrupt for Ctrl-C.
     """
-    if tracking is None:
-        with tracked(config, directory) as own:
+    if loggers is None:
+        with open_loggers(config, directory) as own:
             return fit(config, data, directory, own)
     directory.mkdir(parents=True, exist_ok=True)
     write_config(config, directory / "config.yaml")
@@ -85,7 +86,7 @@ def fit(
     resumed = None if config.resume is None else Path(config.resume).expanduser()
     averaged = any(isinstance(callback, WeightAveraging) for callback in build_callbacks(config.callbacks))
     state = None if resumed is None else check_checkpoint(resumed, module, averaged=averaged)
-    trainer = build_trainer(config, directory, tracking, state)
+    trainer = build_trainer(config, directory, loggers, state)
     check_port(trainer.world_size, os.environ)
     checkpoints.mkdir(exist_ok=True)
     first_process(config, data, directory, trainer, state)
@@ -101,7 +102,6 @@ def fit(
         if data.val_pairs and module.validated_at != trainer.global_step:
             _validate_last(trainer, module, data, config.monitor, checkpoints)
         trainer.strategy.barrier()
-    tracking.step = trainer.global_step
     best = checkpoints / "best.ckpt"
     return Fitted(trainer, module, best if best.exists() else last)
 
@@ -136,7 +136,7 @@ def test(
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     last = directory / "checkpoints" / "last.ckpt"
     with quiet(), library_errors(trainer, config.trainer.rank_timeout, last):
-        callbacks.append(files)
+        callbacks.insert(0, files)  # what it finds others show
         try:
             trainer.test(fitted.module, datamodule=data, ckpt_path=fitted.checkpoint, verbose=False, weights_only=True)
         finally:
@@ -211,7 +211,7 @@ def _validate_last(
 def build_trainer(
     config: TrainConfig,
     directory: Path,
-    tracking: Tracking,
+    loggers: Sequence[Logger],
     state: Mapping[str, Any] | None = None,
 ) -> pl.Trainer:
     """The Lightning trainer of a run, with its loggers and callbacks. log.csv is always among the loggers.
@@ -219,7 +219,7 @@ def build_trainer(
     Args:
         config: checked.
         directory: of the run.
-        tracking: open.
+        loggers: open, beside log.csv's.
         state: the checkpoint that the run goes on from; None for a fresh one.
     """
     options = trainer_options(config)
@@ -234,8 +234,8 @@ def build_trainer(
     callbacks += build_callbacks(config.callbacks)  # before what saves: a step is whole when they have seen it
     callbacks.append(ConfigInCheckpoint(config_content(config)))
     callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
-    if tracking.trackers and config.logger.pictures:
-        callbacks.append(ValidationPictures(config.logger.pictures, edge_filter_of(config), tracking.pictures))
+    if loggers:
+        callbacks.append(ShowPictures(logger_options(config).pictures, edge_filter_of(config)))
     callbacks.append(BestCheckpoint(directory / "checkpoints", config.monitor))
     first, validated = (0, False) if state is None else (int(state["global_step"]), is_validated(state))
     run_log = RunLog(directory / "log.csv", first, validated)
@@ -243,7 +243,7 @@ def build_trainer(
     return lightning_trainer(
         config,
         default_root_dir=directory,
-        logger=[run_log, *tracking.loggers],
+        logger=[run_log, *loggers],
         callbacks=callbacks,
         plugins=[WholeCheckpointIO()],
         use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once

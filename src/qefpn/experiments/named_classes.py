@@ -24,7 +24,7 @@ CALLBACK = re.compile(rf"hydra\.experimental\.callbacks\.({'|'.join(CALLBACKS)})
 LOGGING = re.compile(r"(logging|logging\.handlers|colorlog)\.[A-Z]\w*")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
-PARTS = ("solver", "residual", "adjoint", "backbone", "loss", "edge_filter", "callbacks", "profiler")
+PARTS = ("solver", "residual", "adjoint", "backbone", "loss", "edge_filter", "callbacks", "profiler", "logger")
 """Groups whose options may be classes of somebody's own."""
 
 SEARCHED = ("qefpn", "hydra")

@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from qefpn.atomic import write_atomic
 from qefpn.experiments.command_line import process_rank
 from qefpn.experiments.fitting import claim, fit, leave
+from qefpn.experiments.loggers import open_loggers
 from qefpn.experiments.prepare import data_module, prepare_data
 from qefpn.experiments.schema import TrainConfig
 from qefpn.experiments.scoring import score
-from qefpn.experiments.tracking import tracked
 
 
 def run(
@@ -32,16 +32,14 @@ def run(
     if composed is not None and process_rank() == 0 and not config.trainer.fast_dev_run:
         keep_composed(composed, directory)
     data = data_module(config, directory) if process_rank() > 0 else prepare_data(config, directory)
-    with tracked(config, directory) as tracking:
-        fitted = fit(config, data, directory, tracking)
+    with open_loggers(config, directory) as loggers:
+        fitted = fit(config, data, directory, loggers)
         if fitted.checkpoint is None:
             print("fast_dev_run: one batch of everything ran; nothing was kept")
         else:
             print(f"trained: {fitted.checkpoint}")
         if fitted.checkpoint is not None and config.evaluate:
             score(config, fitted, data, directory, floors=config.floors is not False)
-            if process_rank() == 0:
-                tracking.scores(directory)
         leave(fitted.trainer, data)
 
 

@@ -144,7 +144,7 @@ class TrainerConfig:
 
 OWNED = {
     "callbacks": "callbacks=NAME, or callbacks=[ema,lr_monitor]",
-    "logger": "logger=NAME (log.csv is always written)",
+    "logger": "logger=NAME, or logger=[wandb,tensorboard] (log.csv is always written)",
     "profiler": "profiler=NAME",
     "plugins": "trainer.precision and trainer.strategy, which bring theirs",
     "default_root_dir": "hydra.run.dir=DIR",
@@ -157,7 +157,8 @@ OWNED = {
 
 @dataclass
 class LoggerConfig:
-    name: str = "csv"
+    """Keys of the group ``logger`` beside the loggers, which are mappings with a ``_target_`` there."""
+
     project: str = "qefpn"
     entity: str | None = None
     offline: bool = False
@@ -185,7 +186,7 @@ class TrainConfig:
     schedule: dict[str, Any] = field(default_factory=dict)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     profiler: dict[str, Any] = field(default_factory=dict)
     allow: list[str] = field(default_factory=list)
@@ -266,6 +267,8 @@ def known_keys(record: type = TrainConfig, prefix: str = "") -> list[str]:
         value = getattr(instance, item.name)
         if dataclasses.is_dataclass(value):
             keys += known_keys(type(value), f"{prefix}{item.name}.")
+        elif record is TrainConfig and item.name == "logger":
+            keys += known_keys(LoggerConfig, "logger.")
     return keys
 
 

@@ -138,10 +138,10 @@ def leave_to_ranks(config: TrainConfig, directory: Path) -> None:
 def label_logger(config: TrainConfig, sweep: Path, record: JobRecord) -> None:
     """Name a tracked run after its sweep and what differs, where the user gave no names."""
     options = config.logger
-    options.group = options.group or sweep.resolve().name
-    options.run_name = options.run_name or " ".join(record.overrides) or None
-    if config.ablation is not None and not options.tags:
-        options.tags = [f"ablation={config.ablation['name']}"]
+    options["group"] = options.get("group") or sweep.resolve().name
+    options["run_name"] = options.get("run_name") or " ".join(record.overrides) or None
+    if config.ablation is not None and not options.get("tags"):
+        options["tags"] = [f"ablation={config.ablation['name']}"]
 
 
 @contextlib.contextmanager

@@ -6,18 +6,21 @@ import csv
 import io
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from qefpn.atomic import FULL, atomic_file, disk_is_full
 from qefpn.errors import UserError
 
 
-class RunLog(Logger):
-    """Writes ``log.csv`` with the columns ``step``, ``epoch``, ``seconds`` and one a logged quantity.
+class RunLog(CSVLogger):
+    """Lightning's, but of a file that a resumed run goes on with: Lightning's own begins anew.
+
+    It has the columns ``step``, ``epoch``, ``seconds`` and one a logged quantity, and no half row stays in it.
 
     Args:
         path: the file. What it holds from ``step`` on, a process left that was killed after its last checkpoint: it
@@ -27,7 +30,7 @@ class RunLog(Logger):
     """
 
     def __init__(self, path: Path, step: int = 0, validated: bool = False) -> None:
-        super().__init__()
+        super().__init__(Path(path).parent, name="", version="")
         self.path = Path(path)
         self._first, self._validated = step, validated
         self._columns: list[str] = ["step", "epoch", "seconds"]
@@ -35,23 +38,11 @@ class RunLog(Logger):
         self._pending: list[dict[str, Any]] = []
         self._written = 0.0
 
-    @property
-    def name(self) -> str:
-        return "run"
-
-    @property
-    def version(self) -> str:
-        return "0"
-
-    @property
-    def save_dir(self) -> str:
-        return str(self.path.parent)
-
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """config.yaml holds them."""
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         row: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - self._start, 3)}
         for key, value in metrics.items():
             row[key] = f"{value:.9g}" if isinstance(value, float) else value

@@ -32,7 +32,8 @@ class TestFiles(pl.Callback):
         progress: called as ``progress(what, done, total)``, with the pictures of a set.
 
     Attributes:
-        metrics: the content of metrics.json, once the test is over; empty in other processes than the first.
+        metrics, curves: the content of metrics.json and of curves.json, once the test is over; empty in other processes
+            than the first.
     """
 
     __test__ = False  # for pytest, which takes it for a test
@@ -50,6 +51,7 @@ class TestFiles(pl.Callback):
         self.floors = dict(floors or {})
         self.save_maps, self.made, self.progress = save_maps, made, progress
         self.metrics: dict[str, dict[str, float]] = {}
+        self.curves: dict[str, dict[str, dict[str, list[float]]]] = {}
         self._rows: list[tuple[int, int, tuple[Any, ...]]] = []  # with the place of the set and of the picture in it
         self._keys: tuple[str, ...] = ()
         self._floors: dict[tuple[str, str], SaliencyMetrics] = {}
@@ -66,7 +68,7 @@ class TestFiles(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SaliencyModule)
-        self._rows, self._floors, self._done, self.metrics = [], {}, {}, {}
+        self._rows, self._floors, self._done, self.metrics, self.curves = [], {}, {}, {}, {}
         pl_module.logs_tests = False
         pl_module.kept_maps = self.kept_maps if self.save_maps and self.made else None
 
@@ -112,7 +114,7 @@ class TestFiles(pl.Callback):
         pl_module.kept_maps = None
         found = pl_module.test_scores
         floors: dict[str, dict[str, dict[str, float]]] = {name: {} for name in found}
-        drawn: dict[str, dict[str, Any]] = {name: {"model": curves(values)} for name, values in found.items()}
+        drawn = {name: {"model": curves(values)} for name, values in found.items()}
         for (dataset, floor), metric in self._floors.items():
             values = metric.compute()
             floors[dataset][floor], drawn[dataset][floor] = summary(values), curves(values)
@@ -128,6 +130,7 @@ class TestFiles(pl.Callback):
         )
         write_json(self.directory / "floors.json", floors)
         write_json(self.directory / "curves.json", drawn)
+        self.curves = drawn
         self.metrics = {name: summary(values) for name, values in found.items()}
         write_json(self.directory / "metrics.json", self.metrics)
 
