@@ -12,7 +12,7 @@ import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
 from qefpn.errors import UserError
-from qefpn.experiments.command_line import compose_config
+from qefpn.experiments.composition import compose_config
 from qefpn.experiments.config_files import config_of
 from qefpn.experiments.loggers import check_loggers, open_loggers
 from qefpn.experiments.schema import TrainConfig, typed

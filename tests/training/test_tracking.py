@@ -40,9 +40,9 @@ def settings(directory: Path, data: Path, *more: str) -> TrainConfig:
 def run(directory: Path, config: TrainConfig) -> Path:
     """As `qefpn train` runs a job: trained, scored, followed to the end."""
     data = prepare_data(config, directory)
-    config.report = False
-    with open_loggers(config, directory, ABLATION) as loggers:
-        score(config, fit(config, data, directory, ABLATION, loggers), data, directory, floors=True)
+    config.report, config.ablation = False, ABLATION
+    with open_loggers(config, directory) as loggers:
+        score(config, fit(config, data, directory, loggers), data, directory, floors=True)
     return directory
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from qefpn.losses import edges
-from qefpn.losses.kernels import Kernel
+from qefpn.losses.filters import Kernel
 from qefpn.text import one_line
 from qefpn.training.evaluation import curves, summary
 from qefpn.training.module import SaliencyModule
