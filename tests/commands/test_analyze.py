@@ -23,7 +23,7 @@ from qefpn.analysis.states import (
 )
 from qefpn.cli import main
 from qefpn.data import find_pairs, read_image
-from qefpn.data.transforms import TestTransform
+from qefpn.data.reading import TestTransform
 from qefpn.implicit import Broyden, Equilibrium, QuasiEquilibrium, Unroll, fixed_point
 from qefpn.models import QEFPN
 from qefpn.models.loading import load_trained

@@ -100,8 +100,23 @@ def test_arguments_out_of_range() -> None:
 
 
 def test_test_transform() -> None:
+    height, width = IMAGE.shape[:2]
+    assert min(height, width) > 48
     image = TestTransform(48)(IMAGE)
-    assert np.array_equal(image, cv2.resize(IMAGE, (48, 48), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(image, cv2.resize(IMAGE, (48, 48), interpolation=cv2.INTER_AREA))
+    larger = TestTransform(300)(IMAGE)
+    assert np.array_equal(larger, cv2.resize(IMAGE, (300, 300), interpolation=cv2.INTER_LINEAR))
+    narrow = cv2.resize(IMAGE[:, :20], (20, 48), interpolation=cv2.INTER_AREA)  # one side shrinks, the other grows
+    expected = cv2.resize(narrow, (48, 48), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(TestTransform(48)(IMAGE[:, :20]), expected)
+
+
+def test_a_fine_pattern_does_not_alias() -> None:
+    """Stripes of one pixel are grey from afar; without antialiasing they come out as other stripes."""
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.ptp(TestTransform(96)(stripes)[:, 2:-2].astype(int)) < 110
+    assert np.ptp(cv2.resize(stripes, (96, 96), interpolation=cv2.INTER_LINEAR)[:, 2:-2].astype(int)) > 150
 
 
 def test_one_pixel_wide() -> None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import configparser
+import importlib
+import inspect
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.commands.runs import words
+
+from qefpn.cli import main
+from qefpn.training.module import SaliencyModule
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -35,14 +44,66 @@ def test_imports_point_one_way() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_files_are_short() -> None:
-    long = {str(p): n for p in SOURCE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
-    assert not long
+def test_files_are_short_and_whole() -> None:
+    lines = {str(p): len(p.read_text().splitlines()) for p in SOURCE.rglob("*.py")}
+    assert {path: n for path, n in lines.items() if n > 400} == {}
+    small = [path for path, n in lines.items() if n < 50]
+    assert len(small) <= len(lines) / 10, sorted(small)
 
 
-@pytest.mark.parametrize("module", ["qefpn", "qefpn.cli", "qefpn.data", "qefpn.reporting"])
-def test_light_imports_stay_light(module: str) -> None:
-    heavy = "('torch', 'pytorch_lightning', 'matplotlib', 'wandb')"
+def layers() -> list[str]:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return [layer for contract in contracts if contract["type"] == "layers" for layer in contract["layers"]]
+
+
+def test_the_page_of_the_architecture_tells_the_rooms_and_roads_as_they_are() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in text.split("## ")[1].splitlines() if "| `" in line]
+    assert told == [[room.strip().removeprefix("qefpn.") for room in layer.split("|")] for layer in layers()]
+    rooms = {room for row in told for room in row}
+    there = {p.stem for p in (SOURCE / "qefpn").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms == there - {"__init__", "version"}
+    names = "|".join(rooms)
+    named = set(re.findall(rf"(?<![\w.`/])`?((?:{names})\.(?!py\b)[a-z_]+(?:\.\w+)*)", text))
+    assert len(named) > 15
+    for name in named:
+        parts, module = name.split("."), SOURCE / "qefpn"
+        while parts and ((module / parts[0]).is_dir() or (module / f"{parts[0]}.py").is_file()):
+            module /= parts.pop(0)
+        found: Any = importlib.import_module(".".join(module.relative_to(SOURCE).parts))
+        for part in parts:
+            found = getattr(found, part)
+    for path in re.findall(rf"`((?:{names})/\w+\.py)`", text):
+        assert (SOURCE / "qefpn" / path).is_file(), path
+
+
+def test_few_calls_lead_to_a_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And they are those of docs/architecture.md."""
+    seen: list[str] = []
+    own = SaliencyModule.training_step
+
+    def step(self: SaliencyModule, *args: Any) -> Any:
+        frames = [frame for frame in inspect.stack() if "/src/qefpn/" in frame.filename]
+        seen[:] = [f"{Path(f.filename).relative_to(SOURCE / 'qefpn').with_suffix('')}.{f.function}" for f in frames]
+        return own(self, *args)
+
+    monkeypatch.setattr(SaliencyModule, "training_step", step)
+    run_words = words(tmp_path / "run", tmp_path / "data", "trainer.max_steps=1", "evaluate=false", "report=false")
+    assert main(run_words) == 0
+    calls = [one.replace("/", ".") for one in reversed(seen)]
+    assert len(calls) <= 8, calls
+    road = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## ")[2]
+    assert re.findall(r"[├└] ([\w.]+)", road)[:-1] == calls
+
+
+FRAMEWORKS = ("pytorch_lightning", "torchmetrics", "albumentations", "matplotlib", "wandb")
+LIGHT = [(module, ("torch", *FRAMEWORKS)) for module in ("qefpn", "qefpn.cli", "qefpn.data", "qefpn.reporting")]
+LIGHT += [(module, FRAMEWORKS) for module in ("qefpn.inference.predictor", "qefpn.commands.predict", "qefpn.models")]
+LIGHT += [("qefpn.commands.train", ("torch", *FRAMEWORKS))]  # whose --help answers at once
+
+
+@pytest.mark.parametrize(("module", "heavy"), LIGHT)
+def test_light_imports_stay_light(module: str, heavy: tuple[str, ...]) -> None:
     code = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -11,9 +11,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from qefpn.data import read_image
+from qefpn.data.reading import TestTransform
 from qefpn.data.survey import describe, locate
 from qefpn.data.synthetic import render
-from qefpn.data.transforms import TestTransform
 from qefpn.errors import UserError
 from qefpn.experiments.assemble import network_options
 from qefpn.experiments.prepare import places

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from qefpn.data.dataset import SaliencyDataset, collate_test, collate_train
     from qefpn.data.integrity import Finding
     from qefpn.data.layouts import Pair, Pairs, find_pairs
-    from qefpn.data.reading import read_image, read_mask
+    from qefpn.data.reading import TestTransform, read_image, read_mask
     from qefpn.data.registry import DATASETS, SetInfo, official
     from qefpn.data.sampler import MultiScaleBatchSampler, SampleKey, ShardSampler
     from qefpn.data.survey import DataReport, SetReport, describe
     from qefpn.data.synthetic import synthesize
     from qefpn.data.transforms import (
         RandomTrim,
-        TestTransform,
         TrainTransform,
     )
 
@@ -55,14 +54,13 @@ _MODULES = {
     "dataset": ("SaliencyDataset", "collate_test", "collate_train"),
     "integrity": ("Finding",),
     "layouts": ("Pair", "Pairs", "find_pairs"),
-    "reading": ("read_image", "read_mask"),
+    "reading": ("TestTransform", "read_image", "read_mask"),
     "registry": ("DATASETS", "SetInfo", "official"),
     "sampler": ("MultiScaleBatchSampler", "SampleKey", "ShardSampler"),
     "survey": ("DataReport", "SetReport", "describe"),
     "synthetic": ("synthesize",),
     "transforms": (
         "RandomTrim",
-        "TestTransform",
         "TrainTransform",
     ),
 }

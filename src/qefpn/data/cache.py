@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from qefpn.data.layouts import Pair
-from qefpn.data.reading import read_image, read_mask
+from qefpn.data.reading import read_image, read_mask, shrink
 from qefpn.data.workers import cpu_count
 from qefpn.errors import UserError
 
@@ -32,15 +31,6 @@ def available_memory() -> int | None:
     except OSError:
         pass
     return None
-
-
-def shrink(array: Array, limit: int | None) -> Array:
-    """Each side cut down to ``limit`` pixels by area averaging; sides that are shorter stay."""
-    height, width = array.shape[:2]
-    if limit is None or (height <= limit and width <= limit):
-        return array
-    size = (min(width, limit), min(height, limit))
-    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 class PictureCache:

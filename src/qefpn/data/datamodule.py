@@ -20,11 +20,12 @@ from qefpn.data.lists import lists_by_set
 from qefpn.data.options import check_options, default_scales
 from qefpn.data.progress import training_share
 from qefpn.data.ranks import first_finds, ranks
+from qefpn.data.reading import TestTransform
 from qefpn.data.resume import Place, ResumableLoader, check_identity, fingerprint, place_of
 from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler, batch_of
 from qefpn.data.splits import Part, hold_out, own_split, shared_lines, unused_val
 from qefpn.data.survey import DataReport, SetReport, load_set, make_report
-from qefpn.data.transforms import TestTransform, TrainTransform
+from qefpn.data.transforms import TrainTransform
 from qefpn.data.workers import limit_threads, start_worker, worker_count
 from qefpn.errors import UserError
 

@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from qefpn.data.cache import PictureCache
 from qefpn.data.layouts import Pair, find_pairs
-from qefpn.data.reading import read_image, read_mask
+from qefpn.data.reading import TestTransform, read_image, read_mask
 from qefpn.data.sampler import SampleKey
-from qefpn.data.transforms import TestTransform, TrainTransform
+from qefpn.data.transforms import TrainTransform
 
 __all__ = ["SaliencyDataset", "collate_test", "collate_train"]
 

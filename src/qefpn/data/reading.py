@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -214,3 +215,33 @@ def read_mask(file: PictureFile | bytes) -> Array:
         UserError: as :func:`read_layers`.
     """
     return _understood(file, decode(file), to_mask)
+
+
+def shrink(array: Array, limit: int | None) -> Array:
+    """Each side cut down to ``limit`` pixels by area averaging; sides that are shorter stay."""
+    height, width = array.shape[:2]
+    if limit is None or (height <= limit and width <= limit):
+        return array
+    size = (min(width, limit), min(height, limit))
+    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+class TestTransform:
+    """Resize a picture to a square: antialiased where a side shrinks, as pictures of ``data.cache=ram`` are, bilinear
+    where it grows; masks keep their own size.
+
+    Args:
+        size: side in pixels.
+    """
+
+    __test__ = False  # no test case, whatever pytest makes of the name
+
+    def __init__(self, size: int = 352) -> None:
+        self.size = size
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) to uint8 (size, size, 3)."""
+        image = shrink(image, self.size)
+        if image.shape[:2] == (self.size, self.size):
+            return image
+        return np.asarray(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)

@@ -29,7 +29,6 @@ from pydantic import Field  # noqa: E402
 
 __all__ = [
     "RandomTrim",
-    "TestTransform",
     "TrainTransform",
     "build_transform",
 ]
@@ -193,22 +192,3 @@ class TrainTransform:
                 raise UserError(
                     "data.augment must keep 8-bit RGB pictures and 8-bit masks (the network normalises them)"
                 )
-
-
-class TestTransform:
-    """Resize a picture to a square, bilinear; masks keep their own size.
-
-    Args:
-        size: side in pixels.
-    """
-
-    __test__ = False  # no test case, whatever pytest makes of the name
-
-    def __init__(self, size: int = 352) -> None:
-        self.size = size
-
-    def __call__(self, image: Array) -> Array:
-        """uint8 (H, W, 3) to uint8 (size, size, 3)."""
-        if image.shape[:2] == (self.size, self.size):
-            return image
-        return np.asarray(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)

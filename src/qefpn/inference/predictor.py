@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from qefpn.data import TestTransform
 from qefpn.data.files import ZipMember
-from qefpn.data.reading import on_white, read_image, to_rgb
+from qefpn.data.reading import TestTransform, on_white, read_image, to_rgb
 from qefpn.errors import UserError
 from qefpn.models import QEFPN
 from qefpn.models.loading import load_trained
