@@ -16,8 +16,8 @@ from torch import Tensor
 from torchdeq_adapter import TorchdeqPyramid
 
 from qefpn.data.synthetic import render
-from qefpn.experiments.assemble import build_module
 from qefpn.experiments.composition import compose_config
+from qefpn.experiments.module import build_module
 from qefpn.experiments.schema import TrainConfig, typed
 from qefpn.implicit import Adjoint, Broyden, ImplicitAdjoint, ShineAdjoint
 from qefpn.training.module import SaliencyModule

@@ -14,8 +14,8 @@ from tests.commands.runs import losses, train, words
 
 from qefpn.cli import main
 from qefpn.errors import UserError
+from qefpn.experiments import assemble as assembling
 from qefpn.experiments import checks
-from qefpn.experiments import fitting as training_run
 from qefpn.experiments.command_line import parse_overrides
 from qefpn.experiments.composition import compose_config, expand_rows
 from qefpn.sweeps.jobs import claimed_gpu, read_jobs
@@ -50,14 +50,14 @@ def test_a_run_for_each_choice(tmp_path: Path, data_root: Path) -> None:
 def test_a_job_that_fails_fails_alone(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    built = training_run.build_module
+    built = assembling.build_module
 
     def build_module(config: Any) -> Any:
         if config.seed == 1:
             raise RuntimeError("out of memory")
         return built(config)
 
-    monkeypatch.setattr(training_run, "build_module", build_module)
+    monkeypatch.setattr(assembling, "build_module", build_module)
     assert main(sweep(tmp_path, data_root, "seed=0,1,2")) == 1
     done = [(tmp_path / str(job) / "checkpoints" / "last.ckpt").is_file() for job in range(3)]
     assert done == [True, False, True]
@@ -67,7 +67,7 @@ def test_a_job_that_fails_fails_alone(
     assert "RuntimeError: out of memory" in (tmp_path / "1" / "error.txt").read_text()
     assert [job.state for job in read_jobs(tmp_path)] == ["done", "failed", "done"]
     # started again, it runs what failed, and that alone
-    monkeypatch.setattr(training_run, "build_module", built)
+    monkeypatch.setattr(assembling, "build_module", built)
     kept = [(tmp_path / job / "checkpoints" / "last.ckpt").stat().st_mtime_ns for job in ("0", "2")]
     assert main(sweep(tmp_path, data_root, "seed=0,1,2", "sweep.resume=true")) == 0
     assert kept == [(tmp_path / job / "checkpoints" / "last.ckpt").stat().st_mtime_ns for job in ("0", "2")]

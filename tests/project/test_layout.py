@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 from tests.commands.runs import words
 
 from qefpn.cli import main
+from qefpn.data import SaliencyDataModule
+from qefpn.models import QEFPN
 from qefpn.training.module import SaliencyModule
 
 ROOT = Path(__file__).parents[2]
@@ -73,14 +76,22 @@ def test_the_page_of_the_architecture_tells_the_rooms_and_roads_as_they_are() ->
         found: Any = importlib.import_module(".".join(module.relative_to(SOURCE).parts))
         for part in parts:
             found = getattr(found, part)
-    for path in re.findall(rf"`((?:{names})/\w+\.py)`", text):
+    for path in re.findall(rf"`((?:{names})/[a-z_]+\.py)`", text):
         assert (SOURCE / "qefpn" / path).is_file(), path
 
 
 def test_few_calls_lead_to_a_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And they are those of docs/architecture.md."""
     seen: list[str] = []
+    built: list[str] = []
     own = SaliencyModule.training_step
+    for kind in (QEFPN, pl.Trainer, SaliencyDataModule):
+
+        def init(self: Any, *args: Any, made: Any = kind.__init__, name: str = kind.__name__, **options: Any) -> None:
+            built.append(name)
+            made(self, *args, **options)
+
+        monkeypatch.setattr(kind, "__init__", init)
 
     def step(self: SaliencyModule, *args: Any) -> Any:
         frames = [frame for frame in inspect.stack() if "/src/qefpn/" in frame.filename]
@@ -90,6 +101,7 @@ def test_few_calls_lead_to_a_training_step(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(SaliencyModule, "training_step", step)
     run_words = words(tmp_path / "run", tmp_path / "data", "trainer.max_steps=1", "evaluate=false", "report=false")
     assert main(run_words) == 0
+    assert sorted(built) == ["QEFPN", "SaliencyDataModule", "Trainer"]  # one of each
     calls = [one.replace("/", ".") for one in reversed(seen)]
     assert len(calls) <= 8, calls
     road = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## ")[2]

@@ -5,22 +5,20 @@ from __future__ import annotations
 import csv
 import inspect
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from tests.commands.runs import log, losses, train, words
 from tests.training.breaking import KILL, assert_same_run, at_random, broken_run, run_once
 
 from qefpn.cli import main
-from qefpn.experiments import trainer as trainer_module
 from qefpn.experiments.composition import compose_config
 from qefpn.experiments.config_files import config_of, read_config
 from qefpn.experiments.schema import OWNED, TrainerConfig, typed
+from qefpn.experiments.trainer import trainer_options
 from qefpn.reporting.sections import settings
 from qefpn.training.callbacks import EarlyStopping, build_callbacks
 from qefpn.training.module import SaliencyModule
@@ -69,17 +67,17 @@ def test_what_lightning_refuses_while_it_builds_is_one_line(
     assert "Traceback" not in err and err.strip().count("\n") == 0 and "progress bar" in err
 
 
-@pytest.mark.parametrize(("count", "gpu", "given", "expected"), [
-    (2, True, None, True), (1, True, None, False), (2, False, None, False), (2, True, False, False),
+@pytest.mark.parametrize(("gpu", "accelerator", "given", "expected"), [
+    (True, "auto", None, True), (True, "gpu", None, True), (True, "cpu", None, False), (False, "auto", None, False),
+    (True, "auto", False, False),
 ])  # fmt: skip
-def test_batch_norms_of_several_gpus_see_the_whole_batch(
-    count: int, gpu: bool, given: bool | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+def test_batch_norms_of_gpus_see_the_whole_batch(
+    gpu: bool, accelerator: str, given: bool | None, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accelerator = (CUDAAccelerator if gpu else CPUAccelerator)()
-    monkeypatch.setattr(trainer_module, "_probe", lambda _: SimpleNamespace(world_size=count, accelerator=accelerator))
-    config = typed(compose_config("train", ["data.root=x"]))
+    config = typed(compose_config("train", ["data.root=x", f"trainer.accelerator={accelerator}"]))
     config.trainer.sync_batchnorm = given
-    assert trainer_module.trainer_options(config)["sync_batchnorm"] is expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert trainer_options(config)["sync_batchnorm"] is expected
 
 
 def test_overfitting_sees_the_same_pictures_each_epoch(

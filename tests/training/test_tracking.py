@@ -16,6 +16,7 @@ from tests.commands.runs import train, words
 from tests.training.records import configuration, exit_codes, history, read_events, wandb_records
 from tests.training.test_pictures import Heard
 
+from qefpn.experiments.assemble import assemble
 from qefpn.experiments.checks import check
 from qefpn.experiments.composition import compose_config
 from qefpn.experiments.fitting import fit
@@ -39,10 +40,11 @@ def settings(directory: Path, data: Path, *more: str) -> TrainConfig:
 
 def run(directory: Path, config: TrainConfig) -> Path:
     """As `qefpn train` runs a job: trained, scored, followed to the end."""
-    data = prepare_data(config, directory)
     config.report, config.ablation = False, ABLATION
+    experiment = assemble(config, directory)
+    data = prepare_data(config, directory, data=experiment.data)
     with open_loggers(config, directory) as loggers:
-        score(config, fit(config, data, directory, loggers), data, directory, floors=True)
+        score(config, fit(experiment, loggers), data, directory, floors=True)
     return directory
 
 
@@ -187,8 +189,10 @@ def test_a_failed_job_ends_its_run_with_a_code(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(SaliencyModule, "on_train_batch_end", broken)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        fit(config, prepare_data(config, directory), directory)
+    experiment = assemble(config, directory)
+    prepare_data(config, directory, data=experiment.data)
+    with pytest.raises(RuntimeError, match="out of memory"), open_loggers(config, directory) as loggers:
+        fit(experiment, loggers)
     import wandb
 
     assert wandb.run is None  # the next job gets a run of its own

@@ -15,7 +15,7 @@ from qefpn.data.reading import TestTransform
 from qefpn.data.survey import describe, locate
 from qefpn.data.synthetic import render
 from qefpn.errors import UserError
-from qefpn.experiments.assemble import network_options
+from qefpn.experiments.module import network_options
 from qefpn.experiments.prepare import places
 from qefpn.experiments.run_config import run_config
 from qefpn.experiments.schema import named, require, typed

@@ -19,10 +19,10 @@ from rich.progress import Progress
 from qefpn.analysis.profile_sweep import ProfileSettings, profile_module, quality_rows
 from qefpn.analysis.profiling import MEMORY_NOTE
 from qefpn.errors import UserError
-from qefpn.experiments.assemble import build_module
 from qefpn.experiments.checks import check
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import check_overrides, command_config, compose_config
+from qefpn.experiments.module import build_module
 from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.run_config import evaluation_data, run_config, run_directory
 from qefpn.experiments.runtime import choose_device, console, progress_bar, quiet_libraries, tracker

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +19,9 @@ from qefpn.errors import UserError
 from qefpn.experiments.command_line import process_rank, read_words, train_help
 from qefpn.sweeps.plan import wants_resume
 from qefpn.text import one_line
+
+if TYPE_CHECKING:
+    from qefpn.experiments.assemble import Experiment
 
 SUMMARY = """
 qefpn train - train the quasi-equilibrium pyramid, then score the test sets
@@ -115,15 +119,18 @@ def compose_and_call(
     return 0
 
 
+_accepted: list[Experiment] = []
+
+
 def accept(config: DictConfig) -> None:
-    """Raise ``UserError`` for what cannot be trained, before anything is made."""
-    from qefpn.experiments.checks import check
+    """Assemble the run, or raise ``UserError`` for what cannot be trained, before anything is made."""
+    from qefpn.experiments.assemble import assemble
     from qefpn.experiments.idle_keys import refuse_idle_keys
     from qefpn.experiments.schema import typed
 
     checked = typed(config)
-    check(checked)
     refuse_idle_keys(config.hydra.overrides.task, checked)
+    _accepted[:] = [assemble(checked, Path(os.path.abspath(config.hydra.run.dir)))]
 
 
 class Refused(SystemExit):
@@ -133,7 +140,6 @@ class Refused(SystemExit):
 def train(config: DictConfig) -> float | None:
     """One run in Hydra's run directory, or one job of a sweep."""
     from qefpn.experiments.run import run
-    from qefpn.experiments.schema import typed
 
     settings = HydraConfig.get()
     if settings.mode == RunMode.MULTIRUN:
@@ -142,7 +148,7 @@ def train(config: DictConfig) -> float | None:
         return sweep_job(config, settings, run)
     sys.argv[1:] = _given
     try:
-        run(typed(config), Path(settings.runtime.output_dir), config)
+        run(_accepted.pop(), config)
     except UserError as error:
         print(f"qefpn train: {one_line(error)}", file=sys.stderr)
         raise Refused(2) from None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CUDAAccelerator
 
-from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
-from qefpn.experiments.assemble import build_criterion, network_options
 from qefpn.experiments.loggers import check_loggers
+from qefpn.experiments.module import build_criterion, network_options
+from qefpn.experiments.prepare import data_module
 from qefpn.experiments.schema import TrainConfig, named, require
-from qefpn.experiments.trainer import device_count
+from qefpn.experiments.trainer import check_accelerator, probe
 from qefpn.implicit import build_adjoint, build_residual, build_solver
 from qefpn.models import QEFPN
 from qefpn.models.lite import PACKAGED, packaged_weights
@@ -28,14 +29,26 @@ from qefpn.training.schedule import build_schedule
 
 
 def check(config: TrainConfig) -> None:
-    """Raise ``UserError`` with one line naming the key, for every value that cannot work."""
+    """Raise ``UserError`` as :func:`qefpn.experiments.assemble.assemble` would, for a run that is made later or elsewhere.
+
+    Nothing is downloaded.
+    """
+    check_values(config)
+    data_module(config, Path())
+    check_devices(config, probe(config))
+    fresh = {**network_options(config), "weights": None}
+    named("backbone, pyramid or decoder", lambda: QEFPN(**fresh))
+
+
+def check_values(config: TrainConfig) -> None:
+    """Raise ``UserError``, in one line naming the key, for every value that cannot work, short of a network's own."""
     require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
     builders: dict[str, Callable[..., Any]] = {
         "solver": build_solver, "residual": build_residual, "adjoint": build_adjoint
     }  # fmt: skip
     for group, build in builders.items():
         options = getattr(config, group)
-        if not names_class(options):  # of somebody's own: with the network, below
+        if not names_class(options):  # of somebody's own: with the network
             named(group, functools.partial(build, **options))
     for key, value in () if names_class(config.loss) else config.loss.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -44,20 +57,22 @@ def check(config: TrainConfig) -> None:
     named("schedule", lambda: build_schedule(**config.schedule))
     build_callbacks(config.callbacks)
     build_profiler(config.profiler)
-    _check_data(config)
     _check_trainer(config)
     _check_rest(config)
     _check_files(config)
-    # Last, since it takes longest: a second for a large backbone.
-    fresh = {**network_options(config), "weights": None}
-    named("backbone, pyramid or decoder", lambda: QEFPN(**fresh))
 
 
-def _check_data(config: TrainConfig) -> None:
-    options = dataclasses.asdict(config.data)
-    options.pop("name")
-    options.pop("synthetic")
-    SaliencyDataModule(**options, seed=config.seed)  # it names the key of an impossible value; reads nothing
+def check_devices(config: TrainConfig, trainer: pl.Trainer) -> None:
+    """Raise ``UserError`` for what does not suit the devices that the trainer found."""
+    require(
+        not config.trainer.sync_batchnorm or isinstance(trainer.accelerator, CUDAAccelerator),
+        "trainer.sync_batchnorm=true needs GPUs: leave it out (on several GPUs it is on by itself)",
+    )
+    devices = trainer.world_size
+    require(
+        config.data.batch_size % devices == 0,
+        f"data.batch_size={config.data.batch_size} is the total over all devices: {devices} do not divide it",
+    )
 
 
 def _check_rest(config: TrainConfig) -> None:
@@ -100,15 +115,11 @@ def _check_rest(config: TrainConfig) -> None:
     require(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
     monitors = [f"val_{name}" for name in VALIDATED]
     require(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
-    devices = device_count(config)
-    require(
-        config.data.batch_size % devices == 0,
-        f"data.batch_size={config.data.batch_size} is the total over all devices: {devices} do not divide it",
-    )
 
 
 def _check_trainer(config: TrainConfig) -> None:
     trainer = config.trainer
+    check_accelerator(trainer)
     require(
         trainer.fp32_precision in ("ieee", "tf32", "bf16"),
         f"trainer.fp32_precision must be ieee, tf32 or bf16, not {trainer.fp32_precision!r}",

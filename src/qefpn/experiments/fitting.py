@@ -17,24 +17,21 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from qefpn.atomic import copy_atomic
 from qefpn.data import SaliencyDataModule
-from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
-from qefpn.experiments.assemble import build_module, edge_filter_of
+from qefpn.experiments.assemble import Experiment
 from qefpn.experiments.checks import check_port
-from qefpn.experiments.config_files import config_content, write_config
-from qefpn.experiments.loggers import logger_options, open_loggers
+from qefpn.experiments.config_files import write_config
+from qefpn.experiments.loggers import logger_options
+from qefpn.experiments.module import build_module, edge_filter_of
 from qefpn.experiments.schema import TrainConfig
-from qefpn.experiments.trainer import lightning_trainer, trainer_options
 from qefpn.models import load_model
 from qefpn.models.loading import FILLED_IN, PREFIX
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
-from qefpn.training.callbacks import build_callbacks, build_profiler, progress_callback
-from qefpn.training.checkpoint import OWN, ConfigInCheckpoint, WholeCheckpointIO, checkpoints_of, is_validated
+from qefpn.training.checkpoint import OWN, checkpoints_of, is_validated
 from qefpn.training.evaluation import Predictor, write_json
 from qefpn.training.failures import library_errors, quiet
 from qefpn.training.hardware import fp32_precision
-from qefpn.training.last_checkpoint import LastCheckpoint
 from qefpn.training.module import SaliencyModule
 from qefpn.training.pictures import ShowPictures
 from qefpn.training.run_log import RunLog
@@ -56,37 +53,28 @@ class Fitted:
     checkpoint: Path | None
 
 
-def fit(
-    config: TrainConfig,
-    data: SaliencyDataModule,
-    directory: Path,
-    loggers: Sequence[Logger] | None = None,
-) -> Fitted:
-    """Train as configured.
+def fit(experiment: Experiment, loggers: Sequence[Logger] = ()) -> Fitted:
+    """Train as configured. ``config.yaml``, ``data.json``, ``log.csv`` and ``checkpoints/`` go to the run's directory.
 
     Args:
-        config: checked (:func:`qefpn.experiments.assemble.check`).
-        data: its pictures are checked, in the first process.
-        directory: receives ``config.yaml``, ``data.json``, ``log.csv`` and ``checkpoints/``.
-        loggers: open, of this run, where more is logged after training; None: opened and closed here.
+        experiment: the pictures of its data are checked, in the first process.
+        loggers: open, beside log.csv's.
 
     Raises:
         UserError: the checkpoint to resume is of another run; a loading process died; the disk is full; ...
         Stopped: a signal came, and last.ckpt is written. KeyboardInterrupt for Ctrl-C.
     """
-    if loggers is None:
-        with open_loggers(config, directory) as own:
-            return fit(config, data, directory, own)
+    config, directory, data = experiment.config, experiment.directory, experiment.data
+    module, trainer = experiment.module, experiment.trainer
     directory.mkdir(parents=True, exist_ok=True)
     write_config(config, directory / "config.yaml")
-    module = build_module(config)
     if config.init is not None:
         start_from(module, Path(config.init))
     checkpoints = directory / "checkpoints"
     resumed = None if config.resume is None else Path(config.resume).expanduser()
-    averaged = any(isinstance(callback, WeightAveraging) for callback in build_callbacks(config.callbacks))
+    averaged = any(isinstance(callback, WeightAveraging) for callback in experiment.callbacks)
     state = None if resumed is None else check_checkpoint(resumed, module, averaged=averaged)
-    trainer = build_trainer(config, directory, loggers, state)
+    start_logging(experiment, loggers, state)
     check_port(trainer.world_size, os.environ)
     checkpoints.mkdir(exist_ok=True)
     first_process(config, data, directory, trainer, state)
@@ -104,6 +92,19 @@ def fit(
         trainer.strategy.barrier()
     best = checkpoints / "best.ckpt"
     return Fitted(trainer, module, best if best.exists() else last)
+
+
+def start_logging(experiment: Experiment, loggers: Sequence[Logger], state: Mapping[str, Any] | None) -> None:
+    """Give the trainer its loggers: log.csv's, which goes on after the last row of ``state``, and further ones."""
+    config, callbacks = experiment.config, experiment.callbacks
+    first, validated = (0, False) if state is None else (int(state["global_step"]), is_validated(state))
+    run_log = RunLog(experiment.directory / "log.csv", first, validated)
+    run_log.cut()
+    experiment.trainer.loggers = [run_log, *loggers]
+    if loggers:
+        shown = ShowPictures(logger_options(config).pictures, edge_filter_of(config))
+        best = next(place for place, callback in enumerate(callbacks) if isinstance(callback, BestCheckpoint))
+        callbacks.insert(best, shown)
 
 
 def test(
@@ -206,50 +207,6 @@ def _validate_last(
         if trainer.is_global_zero:
             copy_atomic(checkpoints / "last.ckpt", checkpoints / "best.ckpt")
         trainer.strategy.barrier()
-
-
-def build_trainer(
-    config: TrainConfig,
-    directory: Path,
-    loggers: Sequence[Logger],
-    state: Mapping[str, Any] | None = None,
-) -> pl.Trainer:
-    """The Lightning trainer of a run, with its loggers and callbacks. log.csv is always among the loggers.
-
-    Args:
-        config: checked.
-        directory: of the run.
-        loggers: open, beside log.csv's.
-        state: the checkpoint that the run goes on from; None for a fresh one.
-    """
-    options = trainer_options(config)
-    threads = options.pop("num_threads")
-    if threads:
-        torch.set_num_threads(threads)
-    limit = options.pop("max_time")
-    callbacks = progress_callback(options["enable_progress_bar"])
-    options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
-    if limit is not None:
-        callbacks.append(SharedTimer(duration=limit, verbose=False))
-    callbacks += build_callbacks(config.callbacks)  # before what saves: a step is whole when they have seen it
-    callbacks.append(ConfigInCheckpoint(config_content(config)))
-    callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
-    if loggers:
-        callbacks.append(ShowPictures(logger_options(config).pictures, edge_filter_of(config)))
-    callbacks.append(BestCheckpoint(directory / "checkpoints", config.monitor))
-    first, validated = (0, False) if state is None else (int(state["global_step"]), is_validated(state))
-    run_log = RunLog(directory / "log.csv", first, validated)
-    run_log.cut()
-    return lightning_trainer(
-        config,
-        default_root_dir=directory,
-        logger=[run_log, *loggers],
-        callbacks=callbacks,
-        plugins=[WholeCheckpointIO()],
-        use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once
-        profiler=build_profiler(config.profiler),
-        **options,
-    )
 
 
 @rank_zero_only

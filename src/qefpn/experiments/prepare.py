@@ -19,13 +19,16 @@ from qefpn.experiments.schema import TrainConfig, require, settle_root
 from qefpn.text import one_line
 
 
-def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) -> SaliencyDataModule:
+def prepare_data(
+    config: TrainConfig, directory: Path, *, train: bool = True, data: SaliencyDataModule | None = None
+) -> SaliencyDataModule:
     """The data module of a run, its pictures checked.
 
     Args:
         config: checked.
         directory: receives ``findings.csv`` where something is wrong with the data.
         train: False finds and checks the test sets alone.
+        data: the data module, where it is built already.
 
     Raises:
         UserError: no data at the root, or unusable files with ``data.on_error=fail``.
@@ -34,12 +37,14 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
         reporter = Reporter(progress)
         if config.data.name == "synthetic" and config.data.synthetic is not None:
             draw(config, reporter)
-        data = data_module(config, directory, reporter)
+        data = data_module(config, directory) if data is None else data
+        data.progress = reporter
         if train:
             data.setup("fit")
         else:
             data.setup("test")
         report = data.report()
+    data.progress = None
     for line in report.lines():
         print(one_line(line))
     list_findings(report)
@@ -49,12 +54,12 @@ def prepare_data(config: TrainConfig, directory: Path, *, train: bool = True) ->
     return data
 
 
-def data_module(config: TrainConfig, directory: Path, progress: Reporter | None = None) -> SaliencyDataModule:
+def data_module(config: TrainConfig, directory: Path) -> SaliencyDataModule:
     """The data module of a run; nothing is looked at yet."""
     options = dataclasses.asdict(config.data)
     options.pop("name")
     options.pop("synthetic")
-    return SaliencyDataModule(**options, seed=config.seed, findings_file=directory / "findings.csv", progress=progress)
+    return SaliencyDataModule(**options, seed=config.seed, findings_file=directory / "findings.csv")
 
 
 def places(data: DictConfig) -> dict[str, Any]:

@@ -8,32 +8,29 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from qefpn.atomic import write_atomic
+from qefpn.experiments.assemble import Experiment
 from qefpn.experiments.command_line import process_rank
 from qefpn.experiments.fitting import claim, fit, leave
 from qefpn.experiments.loggers import open_loggers
-from qefpn.experiments.prepare import data_module, prepare_data
-from qefpn.experiments.schema import TrainConfig
+from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.scoring import score
 
 
-def run(
-    config: TrainConfig,
-    directory: Path,
-    composed: DictConfig | None = None,
-) -> None:
+def run(experiment: Experiment, composed: DictConfig | None = None) -> None:
     """Data, training, test, report.
 
     Args:
-        config: checked.
-        directory: of the run.
+        experiment: assembled.
         composed: what Hydra composed, which is kept in ``.hydra``; None where no job of Hydra's is run.
     """
+    config, directory, data = experiment.config, experiment.directory, experiment.data
     claim(config, directory)
     if composed is not None and process_rank() == 0 and not config.trainer.fast_dev_run:
         keep_composed(composed, directory)
-    data = data_module(config, directory) if process_rank() > 0 else prepare_data(config, directory)
+    if process_rank() == 0:
+        prepare_data(config, directory, data=data)
     with open_loggers(config, directory) as loggers:
-        fitted = fit(config, data, directory, loggers)
+        fitted = fit(experiment, loggers)
         if fitted.checkpoint is None:
             print("fast_dev_run: one batch of everything ran; nothing was kept")
         else:

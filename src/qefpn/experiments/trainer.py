@@ -7,17 +7,58 @@ import datetime
 import os
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
-from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
+from qefpn.experiments.config_files import config_content
 from qefpn.experiments.schema import TrainConfig, TrainerConfig, require
+from qefpn.training.best_checkpoint import BestCheckpoint
+from qefpn.training.callbacks import build_callbacks, build_profiler, progress_callback
+from qefpn.training.checkpoint import ConfigInCheckpoint, WholeCheckpointIO
+from qefpn.training.last_checkpoint import LastCheckpoint
+
+
+def build_trainer(config: TrainConfig, directory: Path) -> pl.Trainer:
+    """The Lightning trainer of a run with its callbacks; its loggers come when the run begins.
+
+    Args:
+        config: its values checked.
+        directory: of the run.
+
+    Raises:
+        UserError: what Lightning refuses.
+    """
+    options = trainer_options(config)
+    threads = options.pop("num_threads")
+    if threads:
+        torch.set_num_threads(threads)
+    limit = options.pop("max_time")
+    callbacks = progress_callback(options["enable_progress_bar"])
+    options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
+    if limit is not None:
+        callbacks.append(SharedTimer(duration=limit, verbose=False))
+    callbacks += build_callbacks(config.callbacks)  # before what saves: a step is whole when they have seen it
+    callbacks.append(ConfigInCheckpoint(config_content(config)))
+    callbacks.append(LastCheckpoint(directory / "checkpoints"))  # after the timer, whose end it looks for
+    callbacks.append(BestCheckpoint(directory / "checkpoints", config.monitor))
+    return lightning_trainer(
+        config,
+        default_root_dir=directory,
+        logger=False,
+        callbacks=callbacks,
+        plugins=[WholeCheckpointIO()],
+        use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once
+        profiler=build_profiler(config.profiler),
+        **options,
+    )
 
 
 def trainer_options(config: TrainConfig) -> dict[str, Any]:
@@ -29,14 +70,14 @@ def trainer_options(config: TrainConfig) -> dict[str, Any]:
     patience = datetime.timedelta(seconds=options.pop("rank_timeout"))
     if options["strategy"] == "ddp":
         options["strategy"] = DDPStrategy(timeout=patience)
-    if options["sync_batchnorm"] is None:
-        options["sync_batchnorm"] = _syncs(_probe(config))
+    if options["sync_batchnorm"] is None:  # on one device it does nothing; torch's are made for GPUs
+        options["sync_batchnorm"] = on_gpu(config.trainer)
     return options | {"num_nodes": node_count()}
 
 
-def _syncs(trainer: pl.Trainer) -> bool:
-    """Whether batch norms of several processes can be made to see the whole batch: torch's are made for GPUs."""
-    return trainer.world_size > 1 and isinstance(trainer.accelerator, CUDAAccelerator)
+def on_gpu(trainer: TrainerConfig) -> bool:
+    """Whether it trains on GPUs of NVIDIA's."""
+    return trainer.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
 
 
 def lightning_trainer(config: TrainConfig, **options: Any) -> pl.Trainer:
@@ -68,31 +109,30 @@ def node_count() -> int:
     return int(os.environ.get("SLURM_NNODES", 1)) if SLURMEnvironment.detect() else 1
 
 
-def device_count(config: TrainConfig) -> int:
-    """Processes that share a batch: what the trainer that is built says.
-
-    Raises:
-        UserError: for devices that are not there.
-    """
-    trainer = config.trainer
+def check_accelerator(trainer: TrainerConfig) -> None:
+    """Raise ``UserError`` for devices that are not there."""
     there = torch.cuda.device_count()
     if trainer.accelerator in ("gpu", "cuda") and there == 0:
         raise UserError("trainer.accelerator=gpu, but no GPU is there: use trainer=cpu")
     if isinstance(trainer.devices, list) and (trainer.accelerator in ("gpu", "cuda") or there > 0):
         absent = [index for index in trainer.devices if index not in range(there)]
         require(not absent, f"trainer.devices={trainer.devices}: there are GPUs 0 to {there - 1} alone")
-    on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and there > 0)
-    if on_gpu and str(trainer.devices).isdigit() and int(trainer.devices) > there:
+    gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and there > 0)
+    if gpu and str(trainer.devices).isdigit() and int(trainer.devices) > there:
         raise UserError(f"trainer.devices={trainer.devices}, but only {there} GPU(s) are there")
-    probe = _probe(config)
-    require(
-        not trainer.sync_batchnorm or isinstance(probe.accelerator, CUDAAccelerator),
-        "trainer.sync_batchnorm=true needs GPUs: leave it out (on several GPUs it is on by itself)",
-    )
-    return probe.world_size
 
 
-def _probe(config: TrainConfig) -> pl.Trainer:
+def device_count(config: TrainConfig) -> int:
+    """Processes that share a batch: what the trainer that is built says.
+
+    Raises:
+        UserError: for devices that are not there.
+    """
+    check_accelerator(config.trainer)
+    return probe(config).world_size
+
+
+def probe(config: TrainConfig) -> pl.Trainer:
     """A trainer that is asked, and does nothing."""
     ours = ("fp32_precision", "rank_timeout", "num_threads", "max_time")
     lasting = ("deterministic", "benchmark")  # set for the whole process

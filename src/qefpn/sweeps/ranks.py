@@ -151,13 +151,14 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # one rank speaks for all
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+    from qefpn.experiments.assemble import assemble
     from qefpn.experiments.config_files import read_config
     from qefpn.experiments.run import run
     from qefpn.experiments.runtime import quiet_libraries
 
     quiet_libraries()
     try:
-        run(read_config(directory / "config.yaml"), directory)
+        run(assemble(read_config(directory / "config.yaml"), directory))
     except UserError as error:
         if rank == 0:
             write_error(directory, str(error))

@@ -21,9 +21,10 @@ from qefpn.sweeps.plan import read_plan
 from qefpn.sweeps.ranks import RanksFailed, run_ranks
 
 if TYPE_CHECKING:
+    from qefpn.experiments.assemble import Experiment
     from qefpn.experiments.schema import TrainConfig
 
-Run = Callable[["TrainConfig", Path, DictConfig | None], None]
+Run = Callable[["Experiment", DictConfig | None], None]
 
 
 def sweep_job(config: DictConfig, settings: DictConfig, run: Run) -> float:
@@ -37,6 +38,7 @@ def sweep_job(config: DictConfig, settings: DictConfig, run: Run) -> float:
     Returns:
         The best validation score (``monitor``), which a search may optimise; nan where there is none.
     """
+    from qefpn.experiments.assemble import assemble
     from qefpn.experiments.runtime import quiet_libraries
     from qefpn.experiments.schema import typed
 
@@ -54,7 +56,7 @@ def sweep_job(config: DictConfig, settings: DictConfig, run: Run) -> float:
         devices = ready(checked, record, directory, sweep)
         if devices == 1:
             with _own_gpu(checked, sweep, side_by_side="basic" not in str(settings.launcher["_target_"])):
-                run(checked, directory, config)
+                run(assemble(checked, directory), config)
         else:
             leave_to_ranks(checked, directory)
             run_ranks(directory, devices)
@@ -107,7 +109,7 @@ def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) 
     """Check a job's configuration where it is to run, and let it go on where it was begun; its devices.
 
     Raises:
-        UserError: as :func:`qefpn.experiments.assemble.check`.
+        UserError: as :func:`qefpn.experiments.module.check`.
     """
     from qefpn.experiments.checks import check
     from qefpn.experiments.trainer import device_count
