@@ -29,7 +29,7 @@ from qefpn.training.schedule import build_schedule
 
 
 def check(config: TrainConfig) -> None:
-    """Raise ``UserError`` as :func:`qefpn.experiments.assemble.assemble` would, for a run that is made later or elsewhere.
+    """Raise ``UserError`` as :func:`qefpn.experiments.assemble.assemble` would, for a run that is made later.
 
     Nothing is downloaded.
     """

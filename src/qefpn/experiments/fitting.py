@@ -97,6 +97,8 @@ def fit(experiment: Experiment, loggers: Sequence[Logger] = ()) -> Fitted:
 def start_logging(experiment: Experiment, loggers: Sequence[Logger], state: Mapping[str, Any] | None) -> None:
     """Give the trainer its loggers: log.csv's, which goes on after the last row of ``state``, and further ones."""
     config, callbacks = experiment.config, experiment.callbacks
+    if config.trainer.fast_dev_run:  # which keeps nothing
+        return
     first, validated = (0, False) if state is None else (int(state["global_step"]), is_validated(state))
     run_log = RunLog(experiment.directory / "log.csv", first, validated)
     run_log.cut()
