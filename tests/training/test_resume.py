@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,12 @@ def test_a_run_that_broke_keeps_its_last_step(tmp_path: Path, data_root: Path, s
 def test_resumed_into_its_own_directory(tmp_path: Path, data_root: Path) -> None:
     """The log goes on, with the columns of the backward solve added to those of the warm-up."""
     constant = [*RUN, "schedule=constant"]
-    run = train(tmp_path / "run", data_root, *constant, "trainer.max_steps=2")
-    assert "backward_steps" not in log(run)[0]
-    train(run, data_root, *constant, f"resume={run}/checkpoints/last.ckpt")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run = train(tmp_path / "run", data_root, *constant, "trainer.max_steps=2")
+        assert "backward_steps" not in log(run)[0]
+        train(run, data_root, *constant, f"resume={run}/checkpoints/last.ckpt")
+    assert [str(one.message) for one in told if str(run) in str(one.message)] == []  # nothing is said to be lost there
     rows = log(run)
     assert [int(row["step"]) for row in rows] == list(range(6))
     assert [row["backward_steps"] != "" for row in rows] == [False] * 4 + [True] * 2

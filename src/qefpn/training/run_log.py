@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from qefpn.atomic import FULL, atomic_file, disk_is_full
 from qefpn.errors import UserError
 
 
-class RunLog(CSVLogger):
-    """Lightning's, but of a file that a resumed run goes on with: Lightning's own begins anew.
+class RunLog(Logger):
+    """A file that a resumed run goes on with, where Lightning's ``CSVLogger`` begins anew.
 
     It has the columns ``step``, ``epoch``, ``seconds`` and one a logged quantity, and no half row stays in it.
 
@@ -30,13 +30,25 @@ class RunLog(CSVLogger):
     """
 
     def __init__(self, path: Path, step: int = 0, validated: bool = False) -> None:
-        super().__init__(Path(path).parent, name="", version="")
+        super().__init__()
         self.path = Path(path)
         self._first, self._validated = step, validated
         self._columns: list[str] = ["step", "epoch", "seconds"]
         self._start = time.monotonic()
         self._pending: list[dict[str, Any]] = []
         self._written = 0.0
+
+    @property
+    def name(self) -> str:
+        return "run"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """config.yaml holds them."""
