@@ -18,7 +18,7 @@ from torchdeq_adapter import TorchdeqPyramid
 from qefpn.data.synthetic import render
 from qefpn.experiments.composition import compose_config
 from qefpn.experiments.module import build_module
-from qefpn.experiments.schema import TrainConfig, typed
+from qefpn.experiments.schema import TrainConfig, parse_config
 from qefpn.implicit import Adjoint, Broyden, ImplicitAdjoint, ShineAdjoint
 from qefpn.training.module import SaliencyModule
 
@@ -39,7 +39,7 @@ def configuration() -> TrainConfig:
         *("adjoint=implicit", f"solver.max_steps={STEPS}", "solver.rtol=0.0", "residual=equilibrium"),
         *("pyramid.block_dtype=float32", "trainer.precision=32-true"),
     ]
-    return typed(compose_config("train", words))
+    return parse_config(compose_config("train", words))
 
 
 def batches(options: Options) -> list[Batch]:

@@ -166,7 +166,7 @@ def watch(command: Command, when: str, folder: Path, *, stop_at: float | None = 
         if stop_at is not None and share >= stop_at:
             os.killpg(process.pid, signal.SIGINT)
             stop_at = None
-        time.sleep(0.1)
+        time.sleep(0.05)
     seconds = time.monotonic() - clock
     lines = bar.findall(log.read_text())
     done = int(lines[-1][0]) if lines else 0
@@ -180,7 +180,7 @@ def watch(command: Command, when: str, folder: Path, *, stop_at: float | None = 
         seconds,
         peak - first[0],
         peak,
-        max(0.0, after - peak),
+        max(0.0, after - peak) if warm else 0.0,  # of a work that nobody saw nothing can be said
         (files, files - first[1]),
         done,
     )

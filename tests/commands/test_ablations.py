@@ -24,7 +24,7 @@ from qefpn.experiments.composition import (
     group_options,
 )
 from qefpn.experiments.config_files import read_config
-from qefpn.experiments.schema import TrainConfig, typed
+from qefpn.experiments.schema import TrainConfig, parse_config
 
 ABLATIONS = group_options("ablation")
 CONF = Path(str(files(CONFIG_MODULE)))
@@ -42,7 +42,9 @@ EXPERIMENTS = (None, "demo", "small", "paper")
 
 
 def row(ablation: str, name: str, *more: str) -> TrainConfig:
-    return typed(compose_config("train", [*more, f"ablation={ablation}", f"ablation.row={name}", "data.root=pictures"]))
+    return parse_config(
+        compose_config("train", [*more, f"ablation={ablation}", f"ablation.row={name}", "data.root=pictures"])
+    )
 
 
 def of(experiment: str | None) -> list[str]:
@@ -129,7 +131,7 @@ def test_what_is_given_reaches_the_rows_that_do_not_fix_it() -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_unrolled_layers_take_nothing_from_an_experiment_s_solver(experiment: str | None) -> None:
     def of_words(*given: str) -> TrainConfig:
-        return typed(compose_config("train", [*of(experiment), *given, "data.root=pictures"]))
+        return parse_config(compose_config("train", [*of(experiment), *given, "data.root=pictures"]))
 
     config = of_words("solver=unroll")
     assert config.solver == {"name": "unroll", "max_steps": 3, "rtol": 0.0}
@@ -139,7 +141,7 @@ def test_unrolled_layers_take_nothing_from_an_experiment_s_solver(experiment: st
     assert config.solver == {"name": "unroll", "max_steps": 2, "rtol": 0.1}
     assert (config.adjoint["name"], config.adjoint["steps"], config.warmup.steps) == ("phantom", 1, 5)
     axis = ["solver=broyden,unroll", "seed=0", *of(experiment), "data.root=x"]
-    found = [typed(one) for one in check_overrides("train", axis, multirun=True)]
+    found = [parse_config(one) for one in check_overrides("train", axis, multirun=True)]
     assert [one.solver["name"] for one in found] == ["broyden", "unroll"]
     assert found[1].solver["max_steps"] == 3
     assert found[0].adjoint == of_words().adjoint != found[1].adjoint
@@ -148,7 +150,7 @@ def test_unrolled_layers_take_nothing_from_an_experiment_s_solver(experiment: st
 def test_small_takes_the_gradient_that_suits_the_solver() -> None:
     def adjoint(solver: str) -> dict[str, Any]:
         words = ["experiment=small", f"solver={solver}", "data.root=pictures"]
-        return typed(compose_config("train", words)).adjoint
+        return parse_config(compose_config("train", words)).adjoint
 
     short = {"name": "implicit", "solver": {"name": "broyden", "max_steps": 5, "rtol": 0.01}}
     found = {solver: adjoint(solver) for solver in group_options("solver")}
@@ -198,7 +200,7 @@ def test_the_configuration_of_every_command_composes(name: str) -> None:
 def test_a_row_s_label() -> None:
     label = compose_config("train", ["ablation=edge", "ablation.row=no_edges", "data.root=x"]).ablation
     assert label == {"name": "edge", "table": "V", "row": "no_edges", "place": 3}
-    assert typed(compose_config("train", ["data.root=x"])).ablation is None
+    assert parse_config(compose_config("train", ["data.root=x"])).ablation is None
 
 
 def test_a_row_alone_is_a_run(tmp_path: Path, data_root: Path) -> None:
@@ -276,4 +278,4 @@ def test_documented_commands_compose(command: list[str]) -> None:
     configs = list(check_overrides("train", expand_rows(given) if multirun else given, multirun=multirun))
     assert len(configs) > 1 if multirun else len(configs) == 1
     for config in configs:
-        typed(config)
+        parse_config(config)

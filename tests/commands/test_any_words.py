@@ -14,7 +14,7 @@ from qefpn.errors import UserError
 from qefpn.experiments.command_line import PATH_KEYS, parse_overrides
 from qefpn.experiments.composition import check_overrides, command_config, compose_config, group_options
 from qefpn.experiments.config_files import config_content
-from qefpn.experiments.schema import known_keys, typed
+from qefpn.experiments.schema import known_keys, parse_config
 from qefpn.text import one_line
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -36,7 +36,7 @@ def test_any_path_is_parsed_as_it_was_given(key: str, path: str) -> None:
 
 
 def test_a_file_that_is_called_as_what_is_not_set() -> None:
-    assert typed(compose_config("train", ["data.root=???"])).data.root == "./???"
+    assert parse_config(compose_config("train", ["data.root=???"])).data.root == "./???"
 
 
 KEYS = ["seed", "solver", "solver.rtol", "backbone", "backbone.options", "data.lists", "data.augment", "experiment"]
@@ -64,7 +64,7 @@ WORDS = st.one_of(
 def test_any_word_composes_or_is_one_line(multirun: bool, word: str) -> None:
     try:
         for composed in check_overrides("train", ["data.root=pictures", word], multirun=multirun):
-            typed(composed)
+            parse_config(composed)
     except UserError as error:  # which the command prints in one line
         assert one_line(error).strip()
     try:
@@ -115,6 +115,6 @@ def some_words() -> st.SearchStrategy[list[str]]:
 def test_any_words_together_compose_or_are_one_line(given: list[str]) -> None:
     try:
         for composed in check_overrides("train", ["data.root=pictures", *given], multirun=False):
-            assert isinstance(config_content(typed(composed)), dict)
+            assert isinstance(config_content(parse_config(composed)), dict)
     except UserError as error:  # which the command prints in one line
         assert one_line(error).strip()

@@ -16,7 +16,7 @@ from qefpn.errors import UserError
 from qefpn.experiments.checks import check
 from qefpn.experiments.command_line import quote_paths
 from qefpn.experiments.composition import command_config, compose_config, group_options
-from qefpn.experiments.schema import TrainConfig, typed
+from qefpn.experiments.schema import TrainConfig, parse_config
 
 GROUPS = (
     *(
@@ -40,7 +40,7 @@ SMALL = [word for word in TINY if word.startswith("pyramid.")]
 
 def composed(*overrides: str) -> TrainConfig:
     """As `qefpn train` takes its options."""
-    return typed(compose_config("train", [*overrides, "data.root=pictures"]))
+    return parse_config(compose_config("train", [*overrides, "data.root=pictures"]))
 
 
 def test_all_groups_are_known() -> None:
@@ -402,7 +402,7 @@ def test_paths_are_taken_verbatim(path: str) -> None:
 
 def test_awkward_paths_reach_the_configuration() -> None:
     path = " it's [é] (1) a=b,c {x} ${seed} \\"
-    config = typed(compose_config("train", [f"data.root={path}", f"init={path}", f"data.lists.ECSSD={path}"]))
+    config = parse_config(compose_config("train", [f"data.root={path}", f"init={path}", f"data.lists.ECSSD={path}"]))
     assert config.data.root == config.init == path
     assert config.data.lists == {"ECSSD": path}
     options = command_config("predict", [f"checkpoint={path}", f"input={path}", f"output={path}"])

@@ -34,6 +34,7 @@ def test_long_work(bench: ModuleType, tmp_path: Path) -> None:
         assert 0 < stopped.done < total
         assert 0 < again.done <= total - stopped.done + bench.AT_ONCE  # only what is missing
         assert third.done == 0
+        assert stopped.peak_mib > 0 and stopped.growth_mib < 50
         assert again.growth_mib < 50 and again.after_mib < 50 and again.files[1] <= 4
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == COUNT - 1

@@ -175,8 +175,8 @@ def test_alpha_of_the_picture_is_alpha_of_the_cut_out(tiny_run: Path, tmp_path: 
     alpha[:10] = 0
     (tmp_path / "a.png").write_bytes(saved(Image.fromarray(np.dstack([colours, alpha]))))
     for kind in ("map", "rgba"):
-        words_of = [f"input={tmp_path}/a.png", f"output={tmp_path}/{kind}.png", f"output_type={kind}"]
-        assert predict(tiny_run, *words_of) == 0
+        tokens_of = [f"input={tmp_path}/a.png", f"output={tmp_path}/{kind}.png", f"output_type={kind}"]
+        assert predict(tiny_run, *tokens_of) == 0
     saliency = np.asarray(Image.open(tmp_path / "map.png")).astype(int)
     cut = np.asarray(Image.open(tmp_path / "rgba.png"))
     assert np.array_equal(cut[..., :3], colours)  # not laid on white

@@ -149,7 +149,7 @@ def test_time_is_up_though_no_signal_came(has_ranks: bool, fake: Callable[[str],
         assert 0.5 < time.monotonic() - begun < 25
         assert allocation.timed_out
     finally:
-        allocation.told = True
+        allocation.stopping = True
 
 
 def test_more_time_was_granted(fake: Callable[[str], Path]) -> None:
@@ -165,7 +165,7 @@ def test_more_time_was_granted(fake: Callable[[str], Path]) -> None:
         time.sleep(1)
         assert not allocation.timed_out
     finally:
-        allocation.told = allocation.timed_out = True
+        allocation.stopping = allocation.timed_out = True
 
 
 @pytest.mark.parametrize(

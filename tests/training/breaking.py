@@ -16,7 +16,7 @@ import torch
 from tests.commands.runs import words
 
 from qefpn.cli import main
-from qefpn.training.checkpoint import WholeCheckpointIO
+from qefpn.training.checkpoint import AtomicCheckpointIO
 from qefpn.training.last_checkpoint import LastCheckpoint
 from qefpn.training.module import SaliencyModule
 
@@ -71,16 +71,16 @@ def at_moment(number: int, strike: Callable[[], None], save_every: float) -> Non
 
     for name in ("training_step", "on_after_backward", "validation_step", "on_validation_epoch_end"):
         before(SaliencyModule, name)
-    save = WholeCheckpointIO.save_checkpoint
+    save = AtomicCheckpointIO.save_checkpoint
 
-    def slowly(self: WholeCheckpointIO, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def slowly(self: AtomicCheckpointIO, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         beside = Path(path).with_name(".half.part")
         beside.write_bytes(b"PK half a checkpoint")
         moment()
         beside.unlink()
         save(self, checkpoint, path, storage_options)
 
-    WholeCheckpointIO.save_checkpoint = slowly  # type: ignore[method-assign]
+    AtomicCheckpointIO.save_checkpoint = slowly  # type: ignore[method-assign]
     replace = os.replace
 
     def late(source: Any, target: Any) -> None:

@@ -78,11 +78,14 @@ def test_fit_validate_test_and_predict(devices: int, tmp_path: Path, drawn: Path
             "from tests.training.test_lightning import all_four, data_of\n"
             "if __name__ == '__main__':\n"
             f"    found = all_four(pathlib.Path({str(tmp_path)!r}), data_of(pathlib.Path({str(drawn)!r})), 2)\n"
-            "    import json\n    print(json.dumps(found))\n"
+            "    import json, os\n"
+            f"    path = pathlib.Path({str(tmp_path)!r}, 'found' + os.environ.get('LOCAL_RANK', '0'))\n"
+            "    path.write_text(json.dumps(found))\n"
         )
         done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+        found, other = (json.loads((tmp_path / f"found{rank}").read_text()) for rank in range(2))
+        assert found["tested"] == other["tested"]
     scores = {key: found["tested"][f"SYN-TE/{key}"] for key in SCORES}
     given = load_model(tmp_path / "end.ckpt")
     assert given.options == network().options

@@ -15,7 +15,7 @@ from qefpn.errors import UserError
 from qefpn.experiments.composition import compose_config
 from qefpn.experiments.config_files import config_of
 from qefpn.experiments.loggers import check_loggers, open_loggers
-from qefpn.experiments.schema import TrainConfig, typed
+from qefpn.experiments.schema import TrainConfig, parse_config
 
 
 def test_a_failure_after_training_is_one_too(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_failure_after_training_is_one_too(tmp_path: Path) -> None:
 
 def chosen(*words: str) -> TrainConfig:
     """The configuration of a run with these loggers; nothing of it is checked but types."""
-    return typed(compose_config("train", ["data.root=x", *words]))
+    return parse_config(compose_config("train", ["data.root=x", *words]))
 
 
 def test_other_ranks_and_trials_are_followed_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from tests.training.breaking import KILL, assert_same_run, at_random, broken_run
 from qefpn.cli import main
 from qefpn.experiments.composition import compose_config
 from qefpn.experiments.config_files import config_of, read_config
-from qefpn.experiments.schema import OWNED, TrainerConfig, typed
+from qefpn.experiments.schema import OWNED, TrainerConfig, parse_config
 from qefpn.experiments.trainer import trainer_options
 from qefpn.reporting.sections import settings
 from qefpn.training.callbacks import EarlyStopping, build_callbacks
@@ -74,7 +74,7 @@ def test_what_lightning_refuses_while_it_builds_is_one_line(
 def test_batch_norms_of_gpus_see_the_whole_batch(
     gpu: bool, accelerator: str, given: bool | None, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = typed(compose_config("train", ["data.root=x", f"trainer.accelerator={accelerator}"]))
+    config = parse_config(compose_config("train", ["data.root=x", f"trainer.accelerator={accelerator}"]))
     config.trainer.sync_batchnorm = given
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     assert trainer_options(config)["sync_batchnorm"] is expected

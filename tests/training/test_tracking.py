@@ -22,7 +22,7 @@ from qefpn.experiments.composition import compose_config
 from qefpn.experiments.fitting import fit
 from qefpn.experiments.loggers import open_loggers
 from qefpn.experiments.prepare import prepare_data
-from qefpn.experiments.schema import TrainConfig, typed
+from qefpn.experiments.schema import TrainConfig, parse_config
 from qefpn.experiments.scoring import score
 from qefpn.reporting.sweep_tables import build_report
 from qefpn.training.module import SaliencyModule
@@ -33,7 +33,7 @@ ABLATION = {"name": "solver", "table": "IV", "row": "quasi", "place": 4}
 def settings(directory: Path, data: Path, *more: str) -> TrainConfig:
     """The configuration of a tiny run, checked."""
     given = [word for word in words(directory, data, *more)[1:] if not word.startswith("hydra.")]
-    config = typed(compose_config("train", given))
+    config = parse_config(compose_config("train", given))
     check(config)
     return config
 

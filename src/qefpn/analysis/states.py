@@ -20,7 +20,7 @@ from torch import Tensor
 from qefpn.errors import UserError
 from qefpn.implicit import Residual, Solver, build_residual, build_solver, fixed_point
 from qefpn.implicit.masks import draw_drops
-from qefpn.implicit.solvers.base import wide
+from qefpn.implicit.solvers.base import accumulation_dtype
 from qefpn.models import QEFPN
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.models.transformation import Transformation
@@ -77,7 +77,7 @@ def zero_state(injection: State) -> State:
 
 def norms(state: Sequence[Tensor]) -> Tensor:
     """2-norms (B,) over all levels, summed in float64 where the device has it."""
-    squares = [torch.linalg.vector_norm(x, dim=(1, 2, 3), dtype=wide(x.device)).square() for x in state]
+    squares = [torch.linalg.vector_norm(x, dim=(1, 2, 3), dtype=accumulation_dtype(x.device)).square() for x in state]
     return torch.stack(squares).sum(dim=0).sqrt()
 
 
@@ -125,9 +125,9 @@ def trace_depth(f: Layer, injection: State, layers: int, on_layers: Callable[[in
         on_layers: called with the number of layers done since the last call.
     """
     batch, device = injection[0].shape[0], injection[0].device
-    values = torch.full((layers, 4, batch), torch.nan, dtype=wide(device), device=device)
+    values = torch.full((layers, 4, batch), torch.nan, dtype=accumulation_dtype(device), device=device)
     z, start, before = zero_state(injection), None, None
-    told = 0
+    reported = 0
     for index in range(layers):
         after = f(z, *injection)
         change = _minus(after, z)
@@ -138,15 +138,15 @@ def trace_depth(f: Layer, injection: State, layers: int, on_layers: Callable[[in
         z, before = after, change
         if (index + 1) % LOOK_EVERY == 0 or index + 1 == layers:
             if on_layers is not None:
-                on_layers(index + 1 - told)
-            told = index + 1
+                on_layers(index + 1 - reported)
+            reported = index + 1
             last = values[index, 2]
             if bool(((last == 0) | ~torch.isfinite(last)).all()):
                 values[index + 1 :, :2] = values[index, :2]
                 values[index + 1 :, 2:] = last
                 break
-    if on_layers is not None and told < layers:
-        on_layers(layers - told)
+    if on_layers is not None and reported < layers:
+        on_layers(layers - reported)
     return DepthTrace(*values.double().cpu().numpy().transpose(1, 0, 2))
 
 

@@ -18,7 +18,7 @@ from qefpn.errors import UserError
 from qefpn.experiments.module import network_options
 from qefpn.experiments.prepare import places
 from qefpn.experiments.run_config import run_config
-from qefpn.experiments.schema import named, require, typed
+from qefpn.experiments.schema import build_named, ensure, parse_config
 from qefpn.models import QEFPN
 from qefpn.models.loading import load_trained
 
@@ -47,9 +47,9 @@ def chosen_network(options: DictConfig) -> tuple[QEFPN, int]:
         return loaded.network, loaded.image_size
     parts: dict[str, Any] = {key: OmegaConf.to_container(options[key], resolve=True) for key in FRESH}
     parts |= {"solver": {"name": "broyden"}, "residual": {"name": "equilibrium"}, "adjoint": {"name": "implicit"}}
-    arguments = network_options(typed(OmegaConf.create(parts | {"data": {"root": ""}})))
+    arguments = network_options(parse_config(OmegaConf.create(parts | {"data": {"root": ""}})))
     torch.manual_seed(options.seed)
-    return named("backbone, pyramid or decoder", lambda: QEFPN(**arguments)), FRESH_SIZE
+    return build_named("backbone, pyramid or decoder", lambda: QEFPN(**arguments)), FRESH_SIZE
 
 
 class Pictures:
@@ -77,7 +77,7 @@ class Pictures:
             if most and len(pairs) > most:
                 pairs = [pairs[int(i)] for i in np.linspace(0, len(pairs) - 1, most).round()]
             self._sources += [((one.name, pair.name), pair.image) for pair in pairs]
-        require(bool(self._sources), f"data.root={options.data.root}: no test set is there; name one with data.test")
+        ensure(bool(self._sources), f"data.root={options.data.root}: no test set is there; name one with data.test")
 
     def __len__(self) -> int:
         """Pictures."""

@@ -27,7 +27,7 @@ from qefpn.errors import UserError
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import choose_device, console, progress_bar, quiet_libraries
-from qefpn.experiments.schema import named, require
+from qefpn.experiments.schema import build_named, ensure
 from qefpn.models import QEFPN
 from qefpn.reporting.analysis_figures import Convergence, draw_convergence, draw_depth
 from qefpn.reporting.analysis_tables import convergence_summary, convergence_table, depth_table
@@ -89,7 +89,7 @@ def _check(action: str, options: DictConfig, words: Sequence[str]) -> None:
     given = {word.lstrip("+~").partition("=")[0] for word in words}
     for other in ACTIONS:
         for key in OWN[other]:
-            require(action == other or key not in given, f"{key} is of `analyze {other}`, not of `analyze {action}`")
+            ensure(action == other or key not in given, f"{key} is of `analyze {other}`, not of `analyze {action}`")
     if options.checkpoint is not None:
         fresh = [key for key in sorted(given) if key.split(".")[0] in FRESH]
         if fresh:
@@ -103,18 +103,18 @@ def _check(action: str, options: DictConfig, words: Sequence[str]) -> None:
         ("data.batch_size", options.data.batch_size, 1),
         ("data.image_size", 32 if image_size is None else image_size, 32),
     ):
-        require(value >= least, f"{key} must be at least {least}, not {value}")
-    require(options.threshold > 0, f"threshold must be above 0, not {options.threshold}")
+        ensure(value >= least, f"{key} must be at least {least}, not {value}")
+    ensure(options.threshold > 0, f"threshold must be above 0, not {options.threshold}")
     if options.data.root is None:
-        require(options.data.test is None, "data.test names sets below data.root: give data.root=DIR too")
-        require(options.pictures > 0, "pictures=0 means all there are: give data.root=DIR, or a number to draw")
+        ensure(options.data.test is None, "data.test names sets below data.root: give data.root=DIR too")
+        ensure(options.pictures > 0, "pictures=0 means all there are: give data.root=DIR, or a number to draw")
 
 
 def _entrants(options: DictConfig) -> list[Entrant]:
     for key in ("residuals", "solvers", "p"):
-        require(options[key] is not None and bool(as_list(options[key])), f"{key} is empty: name at least one")
+        ensure(options[key] is not None and bool(as_list(options[key])), f"{key} is empty: name at least one")
     residuals = [str(name) for name in as_list(options.residuals)]
-    return named(
+    return build_named(
         "solvers, residuals, p, max_steps or rtol",
         lambda: build_entrants(
             [str(name) for name in as_list(options.solvers)],

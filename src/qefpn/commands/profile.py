@@ -26,7 +26,7 @@ from qefpn.experiments.module import build_module
 from qefpn.experiments.prepare import prepare_data
 from qefpn.experiments.run_config import evaluation_data, run_config, run_directory
 from qefpn.experiments.runtime import choose_device, console, progress_bar, quiet_libraries, tracker
-from qefpn.experiments.schema import TrainConfig, TrainerConfig, known_keys, require, typed
+from qefpn.experiments.schema import TrainConfig, TrainerConfig, ensure, known_keys, parse_config
 from qefpn.experiments.scoring import test_loaders
 from qefpn.models import ImplicitPyramid
 from qefpn.models.loading import load_trained
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     settings = checked(options, config)
     directory = output_directory(options, checkpoint)
     with progress_bar() as progress:
-        result = profile_module(module, settings, device, Teller(progress))
+        result = profile_module(module, settings, device, ProgressLines(progress))
     result |= {"machine": machine(device, config), "network": described(config, module, checkpoint), "quality": []}
     if checkpoint is not None and (options.data.root is not None or options.data.images is not None):
         result["quality"] = measured_quality(config, options, module, directory, device)
@@ -96,17 +96,17 @@ def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def chosen(options: DictConfig, words: Sequence[str]) -> tuple[TrainConfig, SaliencyModule, Path | None]:
     """The configuration and its network: a checkpoint's, or a fresh one composed as `qefpn train` composes it."""
     if options.checkpoint is None:
-        require(
+        ensure(
             options.data.root is None and options.data.images is None and options.data.masks is None,
             "data.root is for the quality of a trained network: give checkpoint=RUN/checkpoints/best.ckpt too",
         )
         own = [f"allow=[{','.join(map(str, options.allow))}]"]
         (composed,) = check_overrides("train", [*words, "data.root=.", *own], multirun=False)
-        config = typed(composed)
+        config = parse_config(composed)
         unloaded(config)
         check(config)
         return config, build_module(config), None
-    require(
+    ensure(
         not words, f"{' '.join(words)}: the network is the checkpoint's; leave out {'it' if len(words) < 2 else 'them'}"
     )
     checkpoint = Path(str(options.checkpoint)).expanduser()
@@ -137,10 +137,10 @@ def checked(options: DictConfig, config: TrainConfig) -> ProfileSettings:
     """
     sizes = whole_numbers(options, "sizes", SMALLEST)
     for key, least in (("train_batch", 1), ("repeats", 1)):
-        require(options[key] >= least, f"{key} must be at least {least}, not {options[key]}")
-    require(options.seconds > 0, f"seconds must be positive, not {options.seconds}")
+        ensure(options[key] >= least, f"{key} must be at least {least}, not {options[key]}")
+    ensure(options.seconds > 0, f"seconds must be positive, not {options.seconds}")
     smallest = min(sizes)
-    require(
+    ensure(
         not options.training or options.train_batch > 1 or smallest > SMALLEST,
         f"sizes={smallest}: batch norm cannot train on one pixel of one picture; give train_batch=2 or training=false",
     )
@@ -162,7 +162,7 @@ def whole_numbers(options: DictConfig, key: str, least: int) -> list[int]:
     value = OmegaConf.select(options, key)
     given = list(value) if OmegaConf.is_list(value) else [value]
     whole = all(isinstance(one, int) and not isinstance(one, bool) and one >= least for one in given)
-    require(
+    ensure(
         bool(given) and whole,
         f"{key} is a list of whole numbers from {least} on, such as [{least},{3 * least}], not {value}",
     )
@@ -228,16 +228,16 @@ def measured_quality(
     """Scores against solver steps on the test pictures at data.root."""
     steps = whole_numbers(options, "quality.steps", 1)
     limit = options.quality.limit
-    require(limit > 0 and (isinstance(limit, int) or limit <= 1), f"quality.limit must be above 0, not {limit}")
+    ensure(limit > 0 and (isinstance(limit, int) or limit <= 1), f"quality.limit must be above 0, not {limit}")
     loaders = test_loaders(prepare_data(config, directory, train=False), limit)
-    require(bool(loaders), f"data.root={options.data.root}: no test picture is there")
+    ensure(bool(loaders), f"data.root={options.data.root}: no test picture is there")
     with progress_bar() as progress:
         track = tracker(progress, lambda batch: len(batch["name"]))
         return quality_rows(module, loaders, steps, protocol=config.protocol, device=device, track=track)
 
 
 @dataclasses.dataclass
-class Teller:
+class ProgressLines:
     """Shows what is being measured: beside the bar, or where there is no terminal as a line on standard error."""
 
     progress: Progress

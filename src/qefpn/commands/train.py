@@ -126,9 +126,9 @@ def accept(config: DictConfig) -> None:
     """Assemble the run, or raise ``UserError`` for what cannot be trained, before anything is made."""
     from qefpn.experiments.assemble import assemble
     from qefpn.experiments.idle_keys import refuse_idle_keys
-    from qefpn.experiments.schema import typed
+    from qefpn.experiments.schema import parse_config
 
-    checked = typed(config)
+    checked = parse_config(config)
     refuse_idle_keys(config.hydra.overrides.task, checked)
     _accepted[:] = [assemble(checked, Path(os.path.abspath(config.hydra.run.dir)))]
 

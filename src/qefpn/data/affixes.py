@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
-__all__ = ["MASK_WORDS", "PICTURE_WORDS", "match_affixes", "words_of"]
+__all__ = ["MASK_WORDS", "PICTURE_WORDS", "match_affixes", "tokens_of"]
 
 PICTURE_WORDS = frozenset(
     re.findall(
@@ -36,7 +36,7 @@ Rule = tuple[str, str, str, str]
 """What precedes and follows the common part in pictures, then in masks."""
 
 
-def words_of(text: str) -> list[str]:
+def tokens_of(text: str) -> list[str]:
     """The words of a name in lower case: letters, without digits and separators; ``gtMask`` is two."""
     return [word.lower() for word in re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", text))]
 
@@ -117,7 +117,7 @@ def _credible(rule: Rule, pairs: int, left: int, right: int, others: int, single
     pictures, masks = rule[0] + rule[1], rule[2] + rule[3]
     if not pairs or pairs < _NEARLY_ALL * min(left, right):
         return False
-    if set(words_of(pictures)) <= PICTURE_WORDS and set(words_of(masks)) <= MASK_WORDS:
+    if set(tokens_of(pictures)) <= PICTURE_WORDS and set(tokens_of(masks)) <= MASK_WORDS:
         return not re.search(r"\d", pictures + masks)
     nearly_all = pairs >= max(_FEW, others) and pairs >= _NEARLY_ALL * max(left, right)
     if not pictures or not masks:  # the whole name of one side is in the other's

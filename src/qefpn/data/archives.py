@@ -122,12 +122,12 @@ def fetch(
         part.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{part.parent} cannot be written: {why(error)}") from None
-    told = progress or (lambda what, done, total: None)
+    report = progress or (lambda what, done, total: None)
     earlier = furthest = _size(part)
     left = tries
     while True:
         try:
-            _transfer(url, part, way_out, lambda *sizes: told(f"downloading {file.name}", *sizes), timeout)
+            _transfer(url, part, way_out, lambda *sizes: report(f"downloading {file.name}", *sizes), timeout)
         except _Interrupted as error:
             reached = _size(part)
             left = (tries if reached > furthest else left) - 1

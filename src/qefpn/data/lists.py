@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from qefpn.data.affixes import MASK_WORDS, PICTURE_WORDS, words_of
+from qefpn.data.affixes import MASK_WORDS, PICTURE_WORDS, tokens_of
 from qefpn.data.files import SUFFIXES, Tree, read_bytes
 from qefpn.data.registry import close_names, normalize_name, official
 from qefpn.errors import UserError
@@ -220,7 +220,7 @@ def _is_word(cell: str) -> bool:
 
 def _is_header(line: str) -> bool:
     """Words that are columns' names: image,mask."""
-    words = words_of(line)
+    words = tokens_of(line)
     columns = (
         PICTURE_WORDS | MASK_WORDS | {"name", "names", "file", "filename", "path", "paths", "id", "split", "class"}
     )

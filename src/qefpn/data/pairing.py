@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from qefpn.data.affixes import MASK_WORDS, match_affixes, words_of
+from qefpn.data.affixes import MASK_WORDS, match_affixes, tokens_of
 from qefpn.data.files import LOSSY, SUFFIXES
 
 __all__ = ["SPLITS", "Look", "Match", "by_name", "folder_role", "is_aside", "match_names", "side_by_side"]
@@ -68,7 +68,7 @@ _ASIDE = frozenset(
 
 def is_aside(folder: str) -> bool:
     """Whether a folder's name says that its files are like masks and are none: edges, depth, instances."""
-    return bool(_ASIDE & set(words_of(folder)))
+    return bool(_ASIDE & set(tokens_of(folder)))
 
 
 def folder_role(folder: str) -> tuple[str, str] | None:
@@ -231,7 +231,7 @@ def _by_words(files: list[str], base: str, look: Look | None) -> Match | None:
     for at in (-1, 0):
         groups: dict[str, list[str]] = defaultdict(list)
         for path in files:
-            words = words_of(PurePosixPath(_stem(path)).name)
+            words = tokens_of(PurePosixPath(_stem(path)).name)
             groups[words[at] if words else ""].append(path)
         marked = [path for word, paths in groups.items() if word in MASK_WORDS for path in paths]
         plain = [path for word, paths in groups.items() if word not in MASK_WORDS for path in paths]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import PurePosixPath
 
-from qefpn.data.affixes import MASK_WORDS, PICTURE_WORDS, words_of
+from qefpn.data.affixes import MASK_WORDS, PICTURE_WORDS, tokens_of
 from qefpn.data.contents import contents_of
 from qefpn.data.files import Tree
 from qefpn.data.pairing import Match, by_name, folder_role, is_aside, match_names, side_by_side
@@ -152,7 +152,7 @@ def _kind(folder: str, look: str) -> str:
     """What a folder holds: by its files, by its name where they do not say."""
     if look != "unsure":
         return look
-    words = set(words_of(folder))
+    words = set(tokens_of(folder))
     return "mask" if words & MASK_WORDS else "picture" if words & PICTURE_WORDS else look
 
 
@@ -183,7 +183,7 @@ def _points(way: Found) -> tuple[bool, int]:
     """Whether most files have equal names, and how far the names of the two folders say what is in them."""
     equal = sum(PurePosixPath(image).stem == PurePosixPath(mask).stem for _, image, mask in way.match.pairs)
     images, masks = way.layout.split("/")
-    points = 2 * bool(set(words_of(masks)) & MASK_WORDS) + bool(set(words_of(images)) & PICTURE_WORDS)
+    points = 2 * bool(set(tokens_of(masks)) & MASK_WORDS) + bool(set(tokens_of(images)) & PICTURE_WORDS)
     return 2 * equal > len(way.match.pairs), points - 4 * (is_aside(masks) or is_aside(images))
 
 

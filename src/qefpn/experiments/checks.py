@@ -16,7 +16,7 @@ from qefpn.errors import UserError
 from qefpn.experiments.loggers import check_loggers
 from qefpn.experiments.module import build_criterion, network_options
 from qefpn.experiments.prepare import data_module
-from qefpn.experiments.schema import TrainConfig, named, require
+from qefpn.experiments.schema import TrainConfig, build_named, ensure
 from qefpn.experiments.trainer import check_accelerator, probe
 from qefpn.implicit import build_adjoint, build_residual, build_solver
 from qefpn.models import QEFPN
@@ -37,24 +37,24 @@ def check(config: TrainConfig) -> None:
     data_module(config, Path())
     check_devices(config, probe(config))
     fresh = {**network_options(config), "weights": None}
-    named("backbone, pyramid or decoder", lambda: QEFPN(**fresh))
+    build_named("backbone, pyramid or decoder", lambda: QEFPN(**fresh))
 
 
 def check_values(config: TrainConfig) -> None:
     """Raise ``UserError``, in one line naming the key, for every value that cannot work, short of a network's own."""
-    require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
+    ensure(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
     builders: dict[str, Callable[..., Any]] = {
         "solver": build_solver, "residual": build_residual, "adjoint": build_adjoint
     }  # fmt: skip
     for group, build in builders.items():
         options = getattr(config, group)
         if not names_class(options):  # of somebody's own: with the network
-            named(group, functools.partial(build, **options))
+            build_named(group, functools.partial(build, **options))
     for key, value in () if names_class(config.loss) else config.loss.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        require(number or key == "name", f"loss.{key} must be a number, not {value!r}")
-    named("loss", lambda: build_criterion(config))
-    named("schedule", lambda: build_schedule(**config.schedule))
+        ensure(number or key == "name", f"loss.{key} must be a number, not {value!r}")
+    build_named("loss", lambda: build_criterion(config))
+    build_named("schedule", lambda: build_schedule(**config.schedule))
     build_callbacks(config.callbacks)
     build_profiler(config.profiler)
     _check_trainer(config)
@@ -64,12 +64,12 @@ def check_values(config: TrainConfig) -> None:
 
 def check_devices(config: TrainConfig, trainer: pl.Trainer) -> None:
     """Raise ``UserError`` for what does not suit the devices that the trainer found."""
-    require(
+    ensure(
         not config.trainer.sync_batchnorm or isinstance(trainer.accelerator, CUDAAccelerator),
         "trainer.sync_batchnorm=true needs GPUs: leave it out (on several GPUs it is on by itself)",
     )
     devices = trainer.world_size
-    require(
+    ensure(
         config.data.batch_size % devices == 0,
         f"data.batch_size={config.data.batch_size} is the total over all devices: {devices} do not divide it",
     )
@@ -77,69 +77,69 @@ def check_devices(config: TrainConfig, trainer: pl.Trainer) -> None:
 
 def _check_rest(config: TrainConfig) -> None:
     pyramid, optimizer = config.pyramid, config.optimizer
-    require(
+    ensure(
         optimizer.pyramid_lr_scale >= 0,
         f"optimizer.pyramid_lr_scale must be at least 0, not {optimizer.pyramid_lr_scale}",
     )
-    require(len(pyramid.levels) > 0, "pyramid.levels is empty: give [2,3,4,5] or [3,4,5]")
-    require(
+    ensure(len(pyramid.levels) > 0, "pyramid.levels is empty: give [2,3,4,5] or [3,4,5]")
+    ensure(
         pyramid.levels == sorted(set(pyramid.levels)) and pyramid.levels[-1] <= 5 and pyramid.levels[0] >= 2,
         f"pyramid.levels must be increasing and within 2 to 5, not {pyramid.levels}",
     )
-    require(pyramid.name in ("implicit", "none"), f"pyramid must be implicit or none, not {pyramid.name!r}")
-    require(pyramid.channels >= 1, f"pyramid.channels must be at least 1, not {pyramid.channels}")
-    require(pyramid.expansion >= 1, f"pyramid.expansion must be at least 1, not {pyramid.expansion}")
-    require(pyramid.start in ("zero", "last"), f"pyramid.start must be zero or last, not {pyramid.start!r}")
+    ensure(pyramid.name in ("implicit", "none"), f"pyramid must be implicit or none, not {pyramid.name!r}")
+    ensure(pyramid.channels >= 1, f"pyramid.channels must be at least 1, not {pyramid.channels}")
+    ensure(pyramid.expansion >= 1, f"pyramid.expansion must be at least 1, not {pyramid.expansion}")
+    ensure(pyramid.start in ("zero", "last"), f"pyramid.start must be zero or last, not {pyramid.start!r}")
     for key in ("jacobian_weight", "correction_weight"):
         value = getattr(pyramid, key)
-        require(0 <= value < float("inf"), f"pyramid.{key} must be a number from 0 on, not {value}")
+        ensure(0 <= value < float("inf"), f"pyramid.{key} must be a number from 0 on, not {value}")
     for key in ("jacobian_samples", "correction_states"):
-        require(getattr(pyramid, key) >= 1, f"pyramid.{key} must be at least 1, not {getattr(pyramid, key)}")
+        ensure(getattr(pyramid, key) >= 1, f"pyramid.{key} must be at least 1, not {getattr(pyramid, key)}")
     gamma, every = pyramid.correction_gamma, pyramid.spectral_radius_every
-    require(0 < gamma <= 1, f"pyramid.correction_gamma must be in (0, 1], not {gamma}")
-    require(every >= 0, f"pyramid.spectral_radius_every must be at least 0, not {every}")
-    require(optimizer.lr > 0, f"optimizer.lr must be positive, not {optimizer.lr}")
-    require(optimizer.name in ("sgd", "adamw", "muon"), f"optimizer must be sgd, adamw or muon, not {optimizer.name!r}")
-    require(len(optimizer.betas) == 2, f"optimizer.betas are two numbers, not {optimizer.betas}")
+    ensure(0 < gamma <= 1, f"pyramid.correction_gamma must be in (0, 1], not {gamma}")
+    ensure(every >= 0, f"pyramid.spectral_radius_every must be at least 0, not {every}")
+    ensure(optimizer.lr > 0, f"optimizer.lr must be positive, not {optimizer.lr}")
+    ensure(optimizer.name in ("sgd", "adamw", "muon"), f"optimizer must be sgd, adamw or muon, not {optimizer.name!r}")
+    ensure(len(optimizer.betas) == 2, f"optimizer.betas are two numbers, not {optimizer.betas}")
     for key in ("backbone_lr_scale", "weight_decay"):
-        require(getattr(optimizer, key) >= 0, f"optimizer.{key} must be at least 0, not {getattr(optimizer, key)}")
+        ensure(getattr(optimizer, key) >= 0, f"optimizer.{key} must be at least 0, not {getattr(optimizer, key)}")
     for key, value in (("momentum", optimizer.momentum), *(("betas", beta) for beta in optimizer.betas)):
-        require(0 <= value < 1, f"optimizer.{key} must be in [0, 1), not {value}")
-    require(
+        ensure(0 <= value < 1, f"optimizer.{key} must be in [0, 1), not {value}")
+    ensure(
         optimizer.name != "sgd" or not optimizer.nesterov or optimizer.momentum > 0,
         "optimizer.nesterov needs optimizer.momentum above 0: give optimizer.nesterov=false",
     )
-    require(config.warmup.steps >= 0, f"warmup.steps must be at least 0, not {config.warmup.steps}")
-    require(config.warmup.layers >= 1, f"warmup.layers must be at least 1, not {config.warmup.layers}")
-    require(config.max_skipped_steps >= 1, f"max_skipped_steps must be at least 1, not {config.max_skipped_steps}")
-    require(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
+    ensure(config.warmup.steps >= 0, f"warmup.steps must be at least 0, not {config.warmup.steps}")
+    ensure(config.warmup.layers >= 1, f"warmup.layers must be at least 1, not {config.warmup.layers}")
+    ensure(config.max_skipped_steps >= 1, f"max_skipped_steps must be at least 1, not {config.max_skipped_steps}")
+    ensure(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
     monitors = [f"val_{name}" for name in VALIDATED]
-    require(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
+    ensure(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
 
 
 def _check_trainer(config: TrainConfig) -> None:
     trainer = config.trainer
     check_accelerator(trainer)
-    require(
+    ensure(
         trainer.fp32_precision in ("ieee", "tf32", "bf16"),
         f"trainer.fp32_precision must be ieee, tf32 or bf16, not {trainer.fp32_precision!r}",
     )
-    require(
+    ensure(
         trainer.fp32_precision == "ieee" or hasattr(torch.backends.mkldnn, "conv"),
         f"trainer.fp32_precision={trainer.fp32_precision} needs a newer torch; use ieee",
     )
     for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         value = getattr(trainer, key)
-        require(value is None or value >= 1, f"trainer.{key} must be at least 1, not {value}")
-    require(not trainer.barebones, "trainer.barebones=true: a run keeps a log and checkpoints; use qefpn profile")
+        ensure(value is None or value >= 1, f"trainer.{key} must be at least 1, not {value}")
+    ensure(not trainer.barebones, "trainer.barebones=true: a run keeps a log and checkpoints; use qefpn profile")
     clip, threads = trainer.gradient_clip_val, trainer.num_threads
-    require(clip is None or clip >= 0, f"trainer.gradient_clip_val must be at least 0, not {clip}")
-    require(threads is None or threads >= 1, f"trainer.num_threads must be at least 1, not {threads}")
+    ensure(clip is None or clip >= 0, f"trainer.gradient_clip_val must be at least 0, not {clip}")
+    ensure(threads is None or threads >= 1, f"trainer.num_threads must be at least 1, not {threads}")
     bounded = trainer.max_steps > 0 or trainer.max_time is not None or (trainer.max_epochs or 0) > 0
-    require(bounded, "training has no end: set trainer.max_epochs, trainer.max_steps or trainer.max_time")
+    ensure(bounded, "training has no end: set trainer.max_epochs, trainer.max_steps or trainer.max_time")
     if trainer.max_time is not None:
         parts = trainer.max_time.split(":")
-        require(
+        ensure(
             len(parts) == 4 and all(part.isdigit() for part in parts) and any(int(part) for part in parts),
             f"trainer.max_time is written DD:HH:MM:SS, not {trainer.max_time!r}",
         )
@@ -148,13 +148,13 @@ def _check_trainer(config: TrainConfig) -> None:
         limit = getattr(trainer, key)
         share = isinstance(limit, float) and 0.0 <= limit <= 1.0
         count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
-        require(share or count, f"trainer.{key} is a share in [0, 1] or a number of batches, not {limit!r}")
-    require(trainer.limit_train_batches != 0, "trainer.limit_train_batches=0 leaves nothing to train on")
-    require(trainer.rank_timeout > 0, f"trainer.rank_timeout must be positive, not {trainer.rank_timeout}")
+        ensure(share or count, f"trainer.{key} is a share in [0, 1] or a number of batches, not {limit!r}")
+    ensure(trainer.limit_train_batches != 0, "trainer.limit_train_batches=0 leaves nothing to train on")
+    ensure(trainer.rank_timeout > 0, f"trainer.rank_timeout must be positive, not {trainer.rank_timeout}")
     deterministic = trainer.deterministic
-    require(isinstance(deterministic, bool), f"trainer.deterministic is true or false, not {deterministic!r}")
+    ensure(isinstance(deterministic, bool), f"trainer.deterministic is true or false, not {deterministic!r}")
     fast = trainer.fast_dev_run
-    require(isinstance(fast, int) and fast >= 0, f"trainer.fast_dev_run is true, false or a count, not {fast!r}")
+    ensure(isinstance(fast, int) and fast >= 0, f"trainer.fast_dev_run is true, false or a count, not {fast!r}")
 
 
 def _check_intervals(config: TrainConfig) -> None:
@@ -163,16 +163,16 @@ def _check_intervals(config: TrainConfig) -> None:
     interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
     share = isinstance(interval, float) and 0.0 < interval <= 1.0
     count = isinstance(interval, int) and not isinstance(interval, bool) and interval >= 1
-    require(
+    ensure(
         share or count,
         f"trainer.val_check_interval is a share of an epoch in (0, 1] or a number of batches, not {interval!r}",
     )
-    require(
+    ensure(
         every is not None or count,
         "trainer.check_val_every_n_epoch=null needs a number of batches as trainer.val_check_interval",
     )
     batches = trainer.accumulate_grad_batches
-    require(
+    ensure(
         (share and interval == 1.0) or batches == 1 or (count and interval % batches == 0),
         f"trainer.val_check_interval={interval} may fall within a step of trainer.accumulate_grad_batches={batches}: "
         f"give a multiple of {batches} batches",
@@ -185,11 +185,11 @@ def _check_files(config: TrainConfig) -> None:
         path = getattr(config, key)
         if path is None:
             continue
-        content = named(f"{key}={path}", functools.partial(read_checkpoint, Path(path).expanduser()))
+        content = build_named(f"{key}={path}", functools.partial(read_checkpoint, Path(path).expanduser()))
         whole = isinstance(content, dict) and "state_dict" in content and "hyper_parameters" in content
-        require(whole, f"{key}={path} is no checkpoint of qefpn train")
+        ensure(whole, f"{key}={path} is no checkpoint of qefpn train")
     weights = config.backbone.weights
-    require(
+    ensure(
         weights in (None, "DEFAULT") or Path(str(weights)).is_file(),
         f"backbone.weights={weights}: there is no such file; null and DEFAULT are the other choices",
     )
@@ -208,7 +208,7 @@ def check_port(devices: int, environment: Mapping[str, str]) -> None:
     started = any(key in environment for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # torchrun holds it itself
     if devices == 1 or port is None or started:
         return
-    require(port.isdigit() and 0 < int(port) < 2**16, f"MASTER_PORT={port} is no port: give 1 to 65535, or unset it")
+    ensure(port.isdigit() and 0 < int(port) < 2**16, f"MASTER_PORT={port} is no port: give 1 to 65535, or unset it")
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from qefpn.atomic import write_atomic
 from qefpn.errors import UserError
-from qefpn.experiments.schema import TrainConfig, typed
+from qefpn.experiments.schema import TrainConfig, parse_config
 from qefpn.models.weights import refuse_named_classes
 
 
@@ -74,7 +74,7 @@ def config_of(content: Any, path: Path) -> TrainConfig:
         config = OmegaConf.create(verbatim(content))
     except OmegaConfBaseException as error:  # tensors, sets and the like
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
-    return typed(config)
+    return parse_config(config)
 
 
 def _named_callbacks(content: Any) -> Any:

@@ -30,7 +30,7 @@ from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.checkpoint import OWN, checkpoints_of, is_validated
 from qefpn.training.evaluation import Predictor, write_json
-from qefpn.training.failures import library_errors, quiet
+from qefpn.training.failures import library_errors, quiet_lightning
 from qefpn.training.hardware import fp32_precision
 from qefpn.training.module import SaliencyModule
 from qefpn.training.pictures import ShowPictures
@@ -78,7 +78,7 @@ def fit(experiment: Experiment, loggers: Sequence[Logger] = ()) -> Fitted:
     check_port(trainer.world_size, os.environ)
     checkpoints.mkdir(exist_ok=True)
     first_process(config, data, directory, trainer, state)
-    with quiet(), library_errors(trainer, config.trainer.rank_timeout, checkpoints / "last.ckpt"):
+    with quiet_lightning(), library_errors(trainer, config.trainer.rank_timeout, checkpoints / "last.ckpt"):
         with fp32_precision(config.trainer.fp32_precision):
             # weights_only: nothing but tensors and plain values is ever unpickled
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
@@ -138,7 +138,7 @@ def test(
     trainer = fitted.trainer
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     last = directory / "checkpoints" / "last.ckpt"
-    with quiet(), library_errors(trainer, config.trainer.rank_timeout, last):
+    with quiet_lightning(), library_errors(trainer, config.trainer.rank_timeout, last):
         callbacks.insert(0, files)  # what it finds others show
         try:
             trainer.test(fitted.module, datamodule=data, ckpt_path=fitted.checkpoint, verbose=False, weights_only=True)

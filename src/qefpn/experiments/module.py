@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qefpn.experiments.schema import TrainConfig, named
+from qefpn.experiments.schema import TrainConfig, build_named
 from qefpn.losses import build_loss
 from qefpn.losses.filters import Kernel
 from qefpn.models import QEFPN
@@ -82,10 +82,10 @@ def build_module(config: TrainConfig) -> SaliencyModule:
     """The LightningModule of a run, with fresh weights drawn from ``config.seed``."""
     torch.manual_seed(config.seed)
     return SaliencyModule(
-        named("backbone, pyramid or decoder", lambda: QEFPN(**network_options(config))),
-        loss=named("loss", lambda: build_criterion(config)),
-        optimizer=named("optimizer", lambda: build_optimizer(**optimizer_options(config))),
-        scheduler=named("schedule", lambda: build_schedule(**config.schedule)),
+        build_named("backbone, pyramid or decoder", lambda: QEFPN(**network_options(config))),
+        loss=build_named("loss", lambda: build_criterion(config)),
+        optimizer=build_named("optimizer", lambda: build_optimizer(**optimizer_options(config))),
+        scheduler=build_named("schedule", lambda: build_schedule(**config.schedule)),
         warmup=Warmup(config.warmup.steps, config.warmup.layers),
         protocol=config.protocol,
         image_size=config.data.image_size,

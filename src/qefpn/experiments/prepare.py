@@ -15,7 +15,7 @@ from qefpn.data import DataReport, SaliencyDataModule, synthesize
 from qefpn.data.files import passed_over
 from qefpn.errors import UserError
 from qefpn.experiments.runtime import progress_bar
-from qefpn.experiments.schema import TrainConfig, require, settle_root
+from qefpn.experiments.schema import TrainConfig, ensure, settle_root
 from qefpn.text import one_line
 
 
@@ -116,7 +116,7 @@ def draw(config: TrainConfig, progress: Reporter | None = None) -> None:
     """Write the synthetic sets below data.root, unless they are there."""
     synthetic, sets = config.data.synthetic, (config.data.train or [], config.data.test or [])
     assert synthetic is not None
-    require(
+    ensure(
         all(len(names) == 1 for names in sets),
         "data=synthetic has one training and one test set: data.train=[SYN-TR] data.test=[SYN-TE]",
     )

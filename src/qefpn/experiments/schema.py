@@ -206,7 +206,7 @@ NO_PART = ("hydra", "sweep")
 """What is composed beside a run's own configuration."""
 
 
-def typed(config: DictConfig) -> TrainConfig:
+def parse_config(config: DictConfig) -> TrainConfig:
     """The configuration with every type checked; keys that the chosen options lack take their defaults.
 
     Raises:
@@ -288,13 +288,13 @@ def owned_key(key: str) -> str | None:
     return f"trainer.{name} cannot be given: use {OWNED[name]}" if group == "trainer" and name in OWNED else None
 
 
-def require(condition: bool, message: str) -> None:
+def ensure(condition: bool, message: str) -> None:
     """Raise ``UserError(message)`` unless the condition holds."""
     if not condition:
         raise UserError(message)
 
 
-def named(group: str, build: Callable[[], Any]) -> Any:
+def build_named(group: str, build: Callable[[], Any]) -> Any:
     """Build a part, and name the config group in the error when its options are impossible."""
     try:
         return build()

@@ -28,7 +28,7 @@ from qefpn.models.loading import load_trained
 from qefpn.reporting import load_published, terminal_table, write_run_report
 from qefpn.text import one_line
 from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor, write_json
-from qefpn.training.failures import library_errors, quiet
+from qefpn.training.failures import library_errors, quiet_lightning
 from qefpn.training.module import SaliencyModule
 from qefpn.training.test_files import TestFiles
 
@@ -66,7 +66,7 @@ def evaluate_run(
         print(NO_SETS)
         return
     made = made_before(directory, checkpoint, place, data) if save_maps else set()
-    with progress_bar() as progress, _kept_when_stopped(directory if save_maps else None), quiet():
+    with progress_bar() as progress, _kept_when_stopped(directory if save_maps else None), quiet_lightning():
         files = TestFiles(
             directory,
             floors=floors_of(config, place) if floors else None,

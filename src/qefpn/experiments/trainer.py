@@ -19,10 +19,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
 from qefpn.experiments.config_files import config_content
-from qefpn.experiments.schema import TrainConfig, TrainerConfig, require
+from qefpn.experiments.schema import TrainConfig, TrainerConfig, ensure
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.callbacks import build_callbacks, build_profiler, progress_callback
-from qefpn.training.checkpoint import ConfigInCheckpoint, WholeCheckpointIO
+from qefpn.training.checkpoint import AtomicCheckpointIO, ConfigInCheckpoint
 from qefpn.training.last_checkpoint import LastCheckpoint
 
 
@@ -54,7 +54,7 @@ def build_trainer(config: TrainConfig, directory: Path) -> pl.Trainer:
         default_root_dir=directory,
         logger=False,
         callbacks=callbacks,
-        plugins=[WholeCheckpointIO()],
+        plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the data module shares the pictures out, each exactly once
         profiler=build_profiler(config.profiler),
         **options,
@@ -116,7 +116,7 @@ def check_accelerator(trainer: TrainerConfig) -> None:
         raise UserError("trainer.accelerator=gpu, but no GPU is there: use trainer=cpu")
     if isinstance(trainer.devices, list) and (trainer.accelerator in ("gpu", "cuda") or there > 0):
         absent = [index for index in trainer.devices if index not in range(there)]
-        require(not absent, f"trainer.devices={trainer.devices}: there are GPUs 0 to {there - 1} alone")
+        ensure(not absent, f"trainer.devices={trainer.devices}: there are GPUs 0 to {there - 1} alone")
     gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and there > 0)
     if gpu and str(trainer.devices).isdigit() and int(trainer.devices) > there:
         raise UserError(f"trainer.devices={trainer.devices}, but only {there} GPU(s) are there")

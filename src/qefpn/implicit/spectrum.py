@@ -11,7 +11,7 @@ from torch import Tensor
 from qefpn.implicit.checks import check_count
 from qefpn.implicit.layout import State
 from qefpn.implicit.problem import FlatMap, flat_problem, forward_derivative, random_like
-from qefpn.implicit.solvers.base import wide
+from qefpn.implicit.solvers.base import accumulation_dtype
 
 
 def spectral_radius(
@@ -70,11 +70,11 @@ def _radius(problem: FlatMap, point: Tensor, v: Tensor, iterations: int) -> Tens
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b).to(wide(a.device))
+    return torch.linalg.vecdot(a, b).to(accumulation_dtype(a.device))
 
 
 def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of ``v`` at length 1 (zero rows as they are), and their lengths."""
     length = torch.linalg.vector_norm(v, dim=1)
     scale = torch.where(length > 0, 1.0 / length, 0.0)
-    return torch.where(length[:, None] > 0, v * scale[:, None], v), length.to(wide(v.device))
+    return torch.where(length[:, None] > 0, v * scale[:, None], v), length.to(accumulation_dtype(v.device))

@@ -233,7 +233,7 @@ def _spread_notes(rows: Sequence[SweepRow], dataset: str, metrics: Sequence[Metr
     for metric in metrics:
         found = differences({row.label: stats_of(row, dataset, metric.key) for row in rows})
         if found.pairs:
-            said.setdefault(_told(found), []).append(metric.label)
+            said.setdefault(_describe(found), []).append(metric.label)
     return notes + [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
@@ -241,7 +241,7 @@ MOST_NAMED = 3
 """Pairs of rows that a note names; more are counted."""
 
 
-def _told(found: Differences) -> str:
+def _describe(found: Differences) -> str:
     """What the seeds tell of the differences between rows, in a sentence."""
     not_apart = len(found.within) + len(found.unclear)
     if not not_apart:

@@ -40,7 +40,7 @@ class Allocation:
         self.number = os.environ["SLURM_JOB_ID"]
         self.delay = delay
         self.timed_out = False
-        self.told = False  # to end, which is not done twice
+        self.stopping = False  # to end, which is not done twice
         self.has_ranks = False
         self._due = math.inf
 
@@ -48,7 +48,7 @@ class Allocation:
         """SIGUSR1 (soon the time is up) and SIGTERM end the ranks, or this process where there are none.
 
         The batch script ignores both from its first line, and what came before this call is lost. So the clock is
-        watched, too, and the caller asks :meth:`told_before`.
+        watched, too, and the caller asks :meth:`stopped_before`.
         """
         signal.signal(signal.SIGUSR1, self._note_timeout)
         signal.signal(signal.SIGTERM, self._end)
@@ -61,9 +61,9 @@ class Allocation:
             self._end(number, frame)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
-        if self.told:
+        if self.stopping:
             return
-        self.told = True
+        self.stopping = True
         raise SystemExit(143)  # as Lightning's own, which may not be imported yet
 
     def _watch(self) -> None:
@@ -73,7 +73,7 @@ class Allocation:
                 self._due = self._ask_due()  # somebody may have granted more
                 self.timed_out = time.time() >= self._due
             time.sleep(0.5)
-        while not self.told:
+        while not self.stopping:
             if self.has_ranks:  # as at any other end: SIGTERM to them alone
                 subprocess.run(["scancel", "--signal=TERM", self.number], capture_output=True)
             else:
@@ -99,7 +99,7 @@ class Allocation:
                 return dict(re.findall(r"(\w+)=(\S*)", done.stdout))
             time.sleep(1)
 
-    def told_before(self) -> bool:
+    def stopped_before(self) -> bool:
         """Whether it was to end before it listened."""
         self.timed_out |= time.time() >= self._due or self.at_its_limit()
         return self.timed_out or self.pushed_out()
@@ -160,25 +160,27 @@ def run(record: JobRecord, directory: Path, sweep: Path, allocation: Allocation)
     """Everything from the submitted configuration to the end of the ranks."""
     from omegaconf import DictConfig, OmegaConf
 
-    from qefpn.experiments.schema import typed
+    from qefpn.experiments.schema import parse_config
     from qefpn.sweeps.ranks import run_ranks
     from qefpn.sweeps.run import leave_to_ranks, ready
     from qefpn.sweeps.slurm import SUBMITTED
 
     composed = OmegaConf.load(directory / SUBMITTED)
     assert isinstance(composed, DictConfig)
-    config = typed(composed)
+    config = parse_config(composed)
     devices = ready(config, record, directory, sweep) // int(os.environ["SLURM_NNODES"])
     leave_to_ranks(config, directory)
     os.environ.update(meeting_place())
     os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
     allocation.has_ranks = True
-    if allocation.timed_out or allocation.told:  # libraries may have swallowed what was raised while they were imported
+    if (
+        allocation.timed_out or allocation.stopping
+    ):  # libraries may have swallowed what was raised while they were imported
         raise SystemExit(143)
     try:
         run_ranks(directory, devices, srun=srun(devices), stopped=allocation.ending)
     finally:
-        allocation.told = True
+        allocation.stopping = True
 
 
 def main(argv: Sequence[str]) -> int:
@@ -193,7 +195,7 @@ def main(argv: Sequence[str]) -> int:
         found = record = own_record(directory, allocation.number)
         if record is None:
             return not_its_own(directory, allocation)
-        if allocation.told_before():
+        if allocation.stopped_before():
             raise SystemExit(143)
         from qefpn.experiments.runtime import quiet_libraries
         from qefpn.sweeps.run import attempt
@@ -208,7 +210,7 @@ def main(argv: Sequence[str]) -> int:
         allocation.timed_out |= allocation.at_its_limit()
         return stopped(found, directory, allocation, most)
     finally:
-        allocation.told = True
+        allocation.stopping = True
 
 
 def not_its_own(directory: Path, allocation: Allocation) -> int:

@@ -40,7 +40,7 @@ def sweep_job(config: DictConfig, settings: DictConfig, run: Run) -> float:
     """
     from qefpn.experiments.assemble import assemble
     from qefpn.experiments.runtime import quiet_libraries
-    from qefpn.experiments.schema import typed
+    from qefpn.experiments.schema import parse_config
 
     quiet_libraries()  # a launcher may have started a process for this job
     directory, sweep = Path(settings.runtime.output_dir), Path(settings.sweep.dir)
@@ -51,7 +51,7 @@ def sweep_job(config: DictConfig, settings: DictConfig, run: Run) -> float:
     end_with_parent()
 
     def start() -> None:
-        checked = typed(config)
+        checked = parse_config(config)
         record.ablation = checked.ablation
         devices = ready(checked, record, directory, sweep)
         if devices == 1:

@@ -10,7 +10,7 @@ from qefpn.errors import UserError
 from qefpn.experiments.checks import check
 from qefpn.experiments.command_line import read_words
 from qefpn.experiments.composition import check_overrides, expand_rows
-from qefpn.experiments.schema import typed
+from qefpn.experiments.schema import parse_config
 from qefpn.sweeps.jobs import read_jobs, summary
 from qefpn.sweeps.plan import (
     SWEEP_DIR,
@@ -73,7 +73,7 @@ def check_choices(words: Sequence[str]) -> None:
     started_by = os.environ.pop("TORCHELASTIC_RUN_ID", None)  # a trainer built to check knows of one machine alone
     try:
         for composed in check_overrides("train", words, multirun=True):
-            config = typed(composed)
+            config = parse_config(composed)
             if chosen(words, "hydra/launcher") == "slurm":
                 # GPUs are looked for where the job runs: a login node may have none
                 config.trainer.accelerator, config.trainer.sync_batchnorm = "cpu", None

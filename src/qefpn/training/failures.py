@@ -80,7 +80,7 @@ def library_errors(trainer: pl.Trainer, timeout: float, last: Path) -> Iterator[
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Without the advice of libraries that does not apply here."""
     with warnings.catch_warnings():
         for message in (

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qefpn.implicit.checks import check_count, check_number
 from qefpn.implicit.problem import FlatMap
-from qefpn.implicit.solvers.base import SOLVERS, Solver, SolveResult, Tracker, norms, wide
+from qefpn.implicit.solvers.base import SOLVERS, Solver, SolveResult, Tracker, accumulation_dtype, norms
 
 
 @SOLVERS.register("anderson")
@@ -57,7 +57,7 @@ class Anderson(Solver):
         # an iterate of the whole batch in one piece: what is written at a time
         residuals = z.new_empty(slots, batch, size).transpose(0, 1)
         values = z.new_empty(slots, batch, size).transpose(0, 1)
-        gram = torch.zeros(batch, slots, slots, dtype=wide(z.device), device=z.device)
+        gram = torch.zeros(batch, slots, slots, dtype=accumulation_dtype(z.device), device=z.device)
         if fz is None:
             fz = f(z)
         for step in range(self.max_steps + 1):

@@ -179,10 +179,10 @@ class Tracker:
 
 def norms(x: Tensor) -> Tensor:
     """(B, N) to its rows' 2-norms in float64 (float32 where the device has no float64)."""
-    norm: Tensor = torch.linalg.vector_norm(x.detach(), dim=1).to(wide(x.device))
+    norm: Tensor = torch.linalg.vector_norm(x.detach(), dim=1).to(accumulation_dtype(x.device))
     return norm
 
 
-def wide(device: torch.device) -> torch.dtype:
+def accumulation_dtype(device: torch.device) -> torch.dtype:
     """The type of the small algebra on ``device``."""
     return torch.float32 if device.type == "mps" else torch.float64

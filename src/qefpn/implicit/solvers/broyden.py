@@ -27,7 +27,7 @@ from torch import Tensor
 
 from qefpn.implicit.checks import check_count, check_flag
 from qefpn.implicit.problem import FlatMap
-from qefpn.implicit.solvers.base import SOLVERS, Solver, SolveResult, Tracker, norms, wide
+from qefpn.implicit.solvers.base import SOLVERS, Solver, SolveResult, Tracker, accumulation_dtype, norms
 from qefpn.implicit.solvers.line_search import Armijo
 
 _TINY = 1e-10
@@ -110,7 +110,7 @@ class Estimate:
         rows = min(max_steps + 1, self.memory + 3)
         # a row of the whole batch in one piece: what is written at a time
         self.rows = z.new_empty(max(rows, 2), batch, size).transpose(0, 1)
-        self.K = torch.zeros(batch, rows, rows, dtype=wide(z.device), device=z.device)
+        self.K = torch.zeros(batch, rows, rows, dtype=accumulation_dtype(z.device), device=z.device)
         self.gram = torch.zeros_like(self.K)  # products of the stored rows; row and column 0 are not used
         self.products = 0  # rows whose products are known
         self.n = 0
