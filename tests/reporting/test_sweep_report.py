@@ -21,7 +21,7 @@ from qefpn.reporting.sweep_latex import escape_latex
 from qefpn.reporting.sweep_report import write_sweep_report
 from qefpn.reporting.sweep_runs import parameter_count, read_sweep
 from qefpn.reporting.sweep_statistics import Differences
-from qefpn.reporting.sweep_tables import _told, build_report, duration
+from qefpn.reporting.sweep_tables import _describe, build_report, duration
 
 FILES = [
     *("sweep_report.html", "sweep_report.md", "sweep_report.tex", "sweep_tables.tex"),
@@ -134,7 +134,7 @@ def test_many_differences_are_counted_and_not_listed(tmp_path: Path) -> None:
 )
 def test_what_the_seeds_tell_in_a_sentence(numbers: tuple[int, int, int], sentence: str) -> None:
     pairs = [[(name, str(i)) for i in range(n)] for name, n in zip("abc", numbers, strict=True)]
-    assert _told(Differences(*pairs)) == sentence
+    assert _describe(Differences(*pairs)) == sentence
 
 
 def test_the_papers_lines_stand_beside_the_papers_set_where_ours_have_it(tmp_path: Path) -> None:
