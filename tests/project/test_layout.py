@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from tests.commands.runs import words
 
 from qefpn.cli import main
@@ -98,10 +99,15 @@ def test_few_calls_lead_to_a_training_step(tmp_path: Path, monkeypatch: pytest.M
         seen[:] = [f"{Path(f.filename).relative_to(SOURCE / 'qefpn').with_suffix('')}.{f.function}" for f in frames]
         return own(self, *args)
 
+    def compose(self: Any, *args: Any, made: Any = ConfigLoaderImpl.load_configuration, **options: Any) -> Any:
+        built.append("configuration")
+        return made(self, *args, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", compose)
     monkeypatch.setattr(SaliencyModule, "training_step", step)
     run_words = words(tmp_path / "run", tmp_path / "data", "trainer.max_steps=1", "evaluate=false", "report=false")
     assert main(run_words) == 0
-    assert sorted(built) == ["QEFPN", "SaliencyDataModule", "Trainer"]  # one of each
+    assert sorted(built) == ["QEFPN", "SaliencyDataModule", "Trainer", "configuration"]  # one of each
     calls = [one.replace("/", ".") for one in reversed(seen)]
     assert len(calls) <= 8, calls
     road = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## ")[2]

@@ -121,6 +121,8 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        if not validate_sweep_overrides:  # hydra.main asks for hydra.mode alone, which is what -m says
+            return OmegaConf.create({"hydra": {"mode": None}})
         words = list(overrides)
         if config_name == "train" and any(word.startswith((f"{GROUP}=", "solver=unroll")) for word in words):
             seen = self.catalogue(overrides)
