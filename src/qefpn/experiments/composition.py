@@ -107,9 +107,7 @@ class Loader(ConfigLoaderImpl):
         accept: called with what a run is composed of, before Hydra makes its directory; raises for what cannot be.
     """
 
-    def __init__(
-        self, config_search_path: ConfigSearchPath, accept: Callable[[DictConfig], None] | None = None
-    ) -> None:
+    def __init__(self, config_search_path: ConfigSearchPath, accept: Accept | None = None) -> None:
         super().__init__(config_search_path)
         self.accept = accept
 
@@ -257,13 +255,13 @@ def refuse_axes(quoted: Sequence[str], parsed: Sequence[Override]) -> None:
             raise UserError(f"{text}: for a run each give -m too; a list is written {key}=[{value}]")
 
 
-def expand_rows(words: Sequence[str], *, every: bool = True) -> list[str]:
+def expand_rows(words: Sequence[str]) -> list[str]:
     """The words of a multirun with an axis over the rows of its ablation: all of them where none are chosen.
 
     Raises:
-        UserError: a row that does not exist; without ``every``, none is chosen.
+        UserError: a row that does not exist.
     """
-    return choose_rows(words, catalogue(words).rows, every=every) if ablation_name(words) else list(words)
+    return choose_rows(words, catalogue(words).rows, every=True) if ablation_name(words) else list(words)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from qefpn.errors import UserError
 from qefpn.experiments.checks import check
-from qefpn.experiments.command_line import read_words
+from qefpn.experiments.command_line import parse_overrides
 from qefpn.experiments.composition import check_overrides, expand_rows
 from qefpn.experiments.schema import parse_config
 from qefpn.sweeps.jobs import read_jobs, summary
@@ -43,7 +43,7 @@ def start_sweep(words: Sequence[str], launch: Callable[[Sequence[str]], int]) ->
     resume = wants_resume(words)
     if resume and not any(word.startswith(f"{SWEEP_DIR}=") for word in words):
         raise UserError(f"sweep.resume=true needs {SWEEP_DIR}=DIR, the directory of the sweep to go on with")
-    plan = plan_of(words, read_words(words)[1])
+    plan = plan_of(words, parse_overrides(words))
     directory, words = sweep_directory(words)
     wait = waits(words)
     check_choices(words)
