@@ -11,17 +11,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NoReturn, TypeVar
 
 from qefpn.errors import UserError
+from qefpn.option_names import TARGET, TARGETS
+from qefpn.text import did_you_mean
 
-__all__ = ["TARGET", "allow", "allowed", "build_part", "check_target", "described", "names_class"]
+__all__ = [
+    "TARGET", "allow", "allowed", "build_factory", "build_part", "check_target", "class_of", "described", "located",
+    "names_class", "refusal",
+]  # fmt: skip
 
 T = TypeVar("T")
 
-TARGET = "_target_"
 OWN = ("qefpn", "torch", "torchvision", "timm", "torchmetrics", "pytorch_lightning")
 """Packages that may always be named."""
 
@@ -55,8 +61,8 @@ def allowed(packages: Iterable[str]) -> Iterator[None]:
 
 
 def names_class(node: Any) -> bool:
-    """Whether a part is one of somebody's own."""
-    return isinstance(node, Mapping) and TARGET in node
+    """Whether a node says by ``_target_`` what is built of it."""
+    return isinstance(node, Mapping) and node.get(TARGET) is not None
 
 
 def check_target(target: Any, where: str) -> None:
@@ -92,22 +98,117 @@ def build_part(node: Mapping[str, Any], kind: type[T], where: str, nested: tuple
     Raises:
         UserError: a package that may not be named, or is not there; what is no ``kind``; options that it refuses.
     """
-    _check_parts(node, where, nested, outer=True)
-    target = str(node[TARGET])
-    entry = _located(target, where)
-    if not (_is_trusted(entry) or isinstance(entry, type) and issubclass(entry, kind)):
-        raise UserError(f"{where}.{TARGET}={target}: is no {kind.__name__}")
-    from hydra.utils import instantiate
-
+    made = _partial(node, (kind,), where, nested, tuple(given))
     try:
-        part = instantiate(dict(node) | {"_partial_": True}, _convert_="all")(**given)
+        part = made(**given)
     except Exception as error:
-        raise UserError(f"{where}: {_reason(error)}") from error
+        raise refusal(node, where, error) from error
     if not isinstance(part, kind):
-        raise UserError(f"{where}.{TARGET}={target}: makes {type(part).__name__}, not {kind.__name__}")
+        raise UserError(f"{where}.{TARGET}={node[TARGET]}: makes {type(part).__name__}, not {kind.__name__}")
     with contextlib.suppress(AttributeError):  # of a class with slots
         object.__setattr__(part, _NODE, {str(key): value for key, value in node.items()})
     return part
+
+
+def build_factory(node: Mapping[str, Any], returns: tuple[type, ...], where: str) -> Callable[..., Any]:
+    """The class or function that a node with ``_partial_: true`` names, its options filled in, as a ``partial``.
+
+    Args:
+        node: ``_target_`` and options.
+        returns: what a call of it may give.
+        where: as of :func:`build_part`.
+
+    Raises:
+        UserError: as :func:`build_part`, short of what only a call can tell.
+    """
+    return _partial(node, returns, where, (), ())
+
+
+def located(node: Mapping[str, Any], where: str) -> Any:
+    """The class or function that a node names; its module is imported.
+
+    Raises:
+        UserError: it names none, or one of a package that may not be named.
+    """
+    if not names_class(node):
+        _unnamed(node, where)
+    check_target(node[TARGET], f"{where}.{TARGET}")
+    return _located(str(node[TARGET]), where)
+
+
+def class_of(target: str, kind: type[T], where: str) -> type[T]:
+    """The class that ``target`` names, a ``kind``.
+
+    Raises:
+        UserError: as :func:`located`; it is of another kind.
+    """
+    entry = located({TARGET: target}, where)
+    if not (isinstance(entry, type) and issubclass(entry, kind)):
+        raise UserError(f"{where}.{TARGET}={target}: is no {kind.__name__}")
+    return entry
+
+
+def _unnamed(node: Any, where: str) -> NoReturn:
+    name = node.get("name") if isinstance(node, Mapping) else None
+    if name is None:
+        raise UserError(f"{where}: has no {TARGET}, the class that it stands for")
+    known = TARGETS.get(where, {})
+    hint = did_you_mean(name, known)
+    raise UserError(f"{where}={name} is no option{hint}" + (f"; there are: {', '.join(known)}" if known else ""))
+
+
+def _partial(
+    node: Mapping[str, Any], kinds: tuple[type, ...], where: str, nested: tuple[type, ...], given: tuple[str, ...]
+) -> Callable[..., Any]:
+    if not names_class(node):
+        _unnamed(node, where)
+    _check_parts(node, where, nested, outer=True)
+    target = str(node[TARGET])
+    entry = _located(target, where)
+    if not (_is_trusted(entry) or _makes(entry, kinds)):
+        raise UserError(f"{where}.{TARGET}={target}: is no {' or '.join(kind.__name__ for kind in kinds)}")
+    _check_options([key for key in node if not str(key).startswith("_")], entry, where, given)
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(dict(node) | {"_partial_": True}, _convert_="all")
+    except Exception as error:
+        raise UserError(f"{where}: {_reason(error)}") from error
+
+
+def _makes(entry: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether it is one of ``kinds``, or a function of ours that says that it returns one."""
+    if isinstance(entry, type):
+        return issubclass(entry, kinds)
+    if not (inspect.isfunction(entry) and entry.__module__.partition(".")[0] == "qefpn"):
+        return False
+    made = typing.get_type_hints(entry).get("return")
+    made = typing.get_origin(made) or made
+    return isinstance(made, type) and issubclass(made, kinds)
+
+
+def _check_options(options: Iterable[str], entry: Any, where: str, given: tuple[str, ...]) -> None:
+    """Refuse an option that ``entry`` does not take, with what is close to it."""
+    try:
+        parameters = inspect.signature(entry).parameters.values()
+    except (TypeError, ValueError):  # of one in C
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    known = [one.name for one in parameters if one.kind is not one.POSITIONAL_ONLY and one.name not in given]
+    for option in options:
+        if option not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise UserError(f"{where} has no option {option!r}{did_you_mean(option, known)}; {takes}")
+
+
+def refusal(node: Mapping[str, Any], where: str, error: BaseException) -> UserError:
+    """What a call said against its options; where it begins with the name of one, that is a key."""
+    reason = _reason(error)
+    text = reason.partition(": ")[2]
+    if text.partition(" ")[0].partition("=")[0].rstrip(":") in node:
+        return UserError(f"{where}.{text}")
+    return UserError(f"{where}: {reason}")
 
 
 _NODE = "_qefpn_node"

@@ -25,6 +25,7 @@ from qefpn.experiments.composition import (
 )
 from qefpn.experiments.config_files import read_config
 from qefpn.experiments.schema import TrainConfig, parse_config
+from qefpn.option_names import option_name
 
 ABLATIONS = group_options("ablation")
 CONF = Path(str(files(CONFIG_MODULE)))
@@ -63,8 +64,8 @@ def test_rows_of_the_solver_table(experiment: str | None) -> None:
     for layers in (1, 2, 3):
         config = row("solver", f"unroll_{layers}", *of(experiment))
         # nothing of the experiment's solver is left: so many layers from the first step to the last
-        assert config.solver == {"name": "unroll", "max_steps": layers, "rtol": 0.0}
-        assert config.adjoint == {"name": "unrolled"}
+        assert config.solver == {"_target_": "qefpn.implicit.Unroll", "max_steps": layers, "rtol": 0.0}
+        assert config.adjoint == {"_target_": "qefpn.implicit.UnrolledAdjoint"}
         assert config.warmup.steps == 0
         assert config.pyramid.name == "implicit"
     found = [
@@ -72,15 +73,15 @@ def test_rows_of_the_solver_table(experiment: str | None) -> None:
         for name in ("equilibrium", "quasi")
     ]
     assert differences(*map(dict, found)) == {"residual", "ablation"}
-    assert [config.residual.name for config in found] == ["equilibrium", "quasi"]
-    assert found[0].solver.name == "broyden"
+    assert [option_name(dict(config.residual)) for config in found] == ["equilibrium", "quasi"]
+    assert option_name(dict(found[0].solver)) == "broyden"
     assert row("solver", "no_pyramid", *of(experiment)).pyramid.name == "none"
 
 
 def test_rows_of_the_other_tables() -> None:
-    losses = [row("edge", name, "experiment=demo").loss["name"] for name in rows_of("edge")]
+    losses = [option_name(row("edge", name, "experiment=demo").loss) for name in rows_of("edge")]
     assert losses == ["ssim", "weighted_iou", "low_level_edges", "no_edges", "paper"]
-    filters = [row("filter", name).edge_filter["name"] for name in rows_of("filter")]
+    filters = [option_name(row("filter", name).edge_filter) for name in rows_of("filter")]
     assert filters == ["prewitt", "laplacian", "frei_chen", "sobel", "scharr"]
     levels = [row("pyramid", name, "experiment=demo").pyramid for name in rows_of("pyramid")]
     assert [(p.intermediate_supervision, p.levels) for p in levels] == [
@@ -89,7 +90,7 @@ def test_rows_of_the_other_tables() -> None:
         (False, [2, 3, 4, 5]),
     ]
     assert [row("p", name).residual["p"] for name in rows_of("p")] == [0.0, 5e-7, 1e-4, 1e-2]
-    adjoints = [row("adjoint", name, "experiment=demo").adjoint["name"] for name in rows_of("adjoint")]
+    adjoints = [option_name(row("adjoint", name, "experiment=demo").adjoint) for name in rows_of("adjoint")]
     assert adjoints == ["implicit", "implicit", "phantom", "jacobian_free", "shine", "unrolled"]
     names = [row("backbone", name, "experiment=paper").backbone for name in rows_of("backbone")]
     assert [b.name for b in names] == [
@@ -120,12 +121,16 @@ def test_a_multirun_expands_to_the_rows() -> None:
 
 def test_what_is_given_reaches_the_rows_that_do_not_fix_it() -> None:
     budget = ["solver.max_steps=9", "solver.rtol=0.1", "residual.p=0.01", "warmup.steps=7"]
-    assert row("solver", "unroll_2", *budget).solver == {"name": "unroll", "max_steps": 2, "rtol": 0.0}
+    assert row("solver", "unroll_2", *budget).solver == {
+        "_target_": "qefpn.implicit.Unroll",
+        "max_steps": 2,
+        "rtol": 0.0,
+    }
     quasi = row("solver", "quasi", *budget)
     assert (quasi.solver["max_steps"], quasi.solver["rtol"], quasi.warmup.steps) == (9, 0.1, 7)
-    assert quasi.residual == {"name": "quasi", "p": 0.01}
-    assert row("solver", "equilibrium", *budget).residual == {"name": "equilibrium"}
-    assert row("solver", "equilibrium", "solver=anderson").solver["name"] == "anderson"
+    assert quasi.residual == {"_target_": "qefpn.implicit.QuasiEquilibrium", "p": 0.01}
+    assert row("solver", "equilibrium", *budget).residual == {"_target_": "qefpn.implicit.Equilibrium"}
+    assert option_name(row("solver", "equilibrium", "solver=anderson").solver) == "anderson"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -134,15 +139,15 @@ def test_unrolled_layers_take_nothing_from_an_experiment_s_solver(experiment: st
         return parse_config(compose_config("train", [*of(experiment), *given, "data.root=pictures"]))
 
     config = of_words("solver=unroll")
-    assert config.solver == {"name": "unroll", "max_steps": 3, "rtol": 0.0}
-    assert (config.adjoint, config.warmup.steps) == ({"name": "unrolled"}, 0)
+    assert config.solver == {"_target_": "qefpn.implicit.Unroll", "max_steps": 3, "rtol": 0.0}
+    assert (config.adjoint, config.warmup.steps) == ({"_target_": "qefpn.implicit.UnrolledAdjoint"}, 0)
     own = ["solver=unroll", "solver.max_steps=2", "adjoint=phantom", "adjoint.steps=1", "warmup.steps=5"]
     config = of_words(*own, "++solver.rtol=0.1")
-    assert config.solver == {"name": "unroll", "max_steps": 2, "rtol": 0.1}
-    assert (config.adjoint["name"], config.adjoint["steps"], config.warmup.steps) == ("phantom", 1, 5)
+    assert config.solver == {"_target_": "qefpn.implicit.Unroll", "max_steps": 2, "rtol": 0.1}
+    assert (option_name(config.adjoint), config.adjoint["steps"], config.warmup.steps) == ("phantom", 1, 5)
     axis = ["solver=broyden,unroll", "seed=0", *of(experiment), "data.root=x"]
     found = [parse_config(one) for one in check_overrides("train", axis, multirun=True)]
-    assert [one.solver["name"] for one in found] == ["broyden", "unroll"]
+    assert [option_name(one.solver) for one in found] == ["broyden", "unroll"]
     assert found[1].solver["max_steps"] == 3
     assert found[0].adjoint == of_words().adjoint != found[1].adjoint
 
@@ -152,13 +157,14 @@ def test_small_takes_the_gradient_that_suits_the_solver() -> None:
         words = ["experiment=small", f"solver={solver}", "data.root=pictures"]
         return parse_config(compose_config("train", words)).adjoint
 
-    short = {"name": "implicit", "solver": {"name": "broyden", "max_steps": 5, "rtol": 0.01}}
+    solver = {"_target_": "qefpn.implicit.Broyden", "max_steps": 5, "rtol": 0.01}
+    short = {"_target_": "qefpn.implicit.ImplicitAdjoint", "solver": solver}
     found = {solver: adjoint(solver) for solver in group_options("solver")}
     assert found == {
         "anderson": short,
-        "broyden": {"name": "shine"},
+        "broyden": {"_target_": "qefpn.implicit.ShineAdjoint"},
         "fixed_point": short,
-        "unroll": {"name": "unrolled"},
+        "unroll": {"_target_": "qefpn.implicit.UnrolledAdjoint"},
     }
 
 
@@ -183,8 +189,8 @@ def test_every_solver_takes_two_steps_of_every_experiment(
     for number, solver in enumerate(group_options("solver")):
         assert [int(line["step"]) for line in log(tmp_path / str(number))] == [0, 1]
         config = read_config(tmp_path / str(number) / "config.yaml")
-        assert config.solver["name"] == solver
-        assert (config.adjoint["name"] == "unrolled") == (solver == "unroll")
+        assert option_name(config.solver) == solver
+        assert (option_name(config.adjoint) == "unrolled") == (solver == "unroll")
 
 
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("base", "train"))

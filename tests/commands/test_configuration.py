@@ -17,6 +17,7 @@ from qefpn.experiments.checks import check
 from qefpn.experiments.command_line import quote_paths
 from qefpn.experiments.composition import command_config, compose_config, group_options
 from qefpn.experiments.schema import TrainConfig, parse_config
+from qefpn.option_names import option_name
 
 GROUPS = (
     *(
@@ -70,7 +71,7 @@ def test_every_option_of_every_group(rank: int, monkeypatch: pytest.MonkeyPatch)
     for group, name in choices.items():
         if group not in ("callbacks", "debug", "logger", "profiler", "trainer"):
             found = getattr(config, group)
-            assert (found["name"] if isinstance(found, dict) else found.name) in known_as(name, config)
+            assert (option_name(found) if isinstance(found, dict) else found.name) in known_as(name, config)
     check(composed(f"experiment={experiment}", *SMALL))
 
 
@@ -443,7 +444,7 @@ def test_configuration_files_of_one_s_own(way: str, tmp_path: Path, data_root: P
     run = tmp_path / ("sweep/0" if "sweep" in way else "run")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["optimizer"]["lr"] == 0.00123
-    assert config["solver"]["name"] == "anderson"
+    assert config["solver"]["_target_"] == "qefpn.implicit.Anderson"
     assert config["solver"]["max_steps"] == 3
 
 

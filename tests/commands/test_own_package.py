@@ -84,7 +84,7 @@ def test_a_sweep_over_ones_own(own: Path, pictures: Path) -> None:
     sweep = ["-m", "solver=relaxed,broyden", f"hydra.sweep.dir={own}/sweep", "evaluate=false", "trainer.max_steps=2"]
     assert main([*given, *sweep]) == 0
     solvers = [yaml.safe_load((own / "sweep" / n / "config.yaml").read_text())["solver"] for n in ("0", "1")]
-    assert [solver.get("name") or solver["_target_"] for solver in solvers] == ["my_package.Relaxed", "broyden"]
+    assert [solver["_target_"] for solver in solvers] == ["my_package.Relaxed", "qefpn.implicit.Broyden"]
 
 
 @pytest.mark.parametrize(

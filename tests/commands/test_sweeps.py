@@ -18,6 +18,7 @@ from qefpn.experiments import assemble as assembling
 from qefpn.experiments import checks
 from qefpn.experiments.command_line import parse_overrides
 from qefpn.experiments.composition import compose_config, expand_rows
+from qefpn.option_names import option_name
 from qefpn.sweeps.jobs import claimed_gpu, read_jobs
 from qefpn.sweeps.plan import claim, plan_of, read_plan
 from qefpn.sweeps.run import best_score
@@ -37,7 +38,7 @@ def test_a_run_for_each_choice(tmp_path: Path, data_root: Path) -> None:
     assert main(sweep(folder, data_root, "seed=0,1", "solver=broyden,anderson")) == 0
     runs = sorted(p for p in folder.iterdir() if p.is_dir())
     assert [run.name for run in runs] == ["0", "1", "2", "3"]
-    assert [(config(r)["seed"], config(r)["solver"]["name"]) for r in runs] == [
+    assert [(config(r)["seed"], option_name(config(r)["solver"])) for r in runs] == [
         (0, "broyden"),
         (0, "anderson"),
         (1, "broyden"),
@@ -182,7 +183,7 @@ def test_a_job_says_what_it_is(tmp_path: Path, data_root: Path) -> None:
         assert found["logger"]["group"] == tmp_path.name
         assert found["logger"]["tags"] == ["ablation=solver"]
         assert found["logger"]["run_name"] == " ".join(job.overrides)
-    assert config(tmp_path / "1")["solver"] == {"name": "unroll", "max_steps": 1, "rtol": 0.0}
+    assert config(tmp_path / "1")["solver"] == {"_target_": "qefpn.implicit.Unroll", "max_steps": 1, "rtol": 0.0}
 
 
 def test_one_gpu_a_job(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from qefpn.experiments.config_files import config_content, config_of, read_confi
 from qefpn.experiments.schema import (
     BackboneConfig,
     DataConfig,
-    OptimizerConfig,
     TrainConfig,
     TrainerConfig,
 )
@@ -84,7 +83,7 @@ CONFIGS = st.builds(
         num_workers=st.none() | st.integers(),
         crop=st.floats(),
     ),
-    optimizer=st.builds(OptimizerConfig, lr=st.floats(), betas=st.lists(st.floats(), max_size=3)),
+    optimizer=st.fixed_dictionaries({"lr": st.floats(), "betas": st.lists(st.floats(), max_size=3)}),
     trainer=st.builds(TrainerConfig, max_epochs=st.integers(), devices=VALUES, limit_val_batches=PLAIN),
     logger=st.fixed_dictionaries({}, optional={"tags": st.lists(TEXTS, max_size=3), "run_name": st.none() | TEXTS}),
     seed=st.integers(),
@@ -169,7 +168,7 @@ def test_any_file_is_read_or_a_line(text: str | bytes, tmp_path_factory: pytest.
 
 
 def test_numbers_are_numbers_to_any_reader_of_yaml(tmp_path: Path) -> None:
-    config = TrainConfig(optimizer=OptimizerConfig(lr=1e-7), data=DataConfig(root="1e-7"))
+    config = TrainConfig(optimizer={"lr": 1e-7}, data=DataConfig(root="1e-7"))
     write_config(config, tmp_path / "config.yaml")
     content = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     assert content["optimizer"]["lr"] == 1e-7 and content["data"]["root"] == "1e-7"

@@ -28,7 +28,7 @@ QUICK = ["evaluate=false", "warmup.steps=1"]
 
 def test_every_argument_of_the_trainer_is_taken_or_told_where_it_is_set() -> None:
     arguments = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
-    ours = {"rank_timeout", "fp32_precision", "num_threads"}
+    ours = {"rank_timeout", "fp32_precision", "num_threads", "_target_"}
     assert set(vars(TrainerConfig())) - ours == arguments - set(OWNED)
     assert set(OWNED) < arguments
     config = compose_config("train", ["data.root=x"])

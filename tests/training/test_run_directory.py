@@ -84,7 +84,7 @@ def test_the_configuration_is_resolved(tiny_run: Path) -> None:
     config = yaml.safe_load(text)
     assert config["optimizer"]["lr"] == 1e-3
     assert config["backbone"]["name"] == "timm/resnet10t"
-    assert config["adjoint"] == {"name": "implicit"}
+    assert config["adjoint"] == {"_target_": "qefpn.implicit.ImplicitAdjoint"}
     assert "${" not in text
     assert "???" not in text
 
@@ -176,4 +176,7 @@ def test_hydra_keeps_what_it_was_given(tiny_run: Path) -> None:
     """As in any Hydra program; config.yaml beside it is what was made of it."""
     given = yaml.safe_load((tiny_run / ".hydra" / "overrides.yaml").read_text())
     assert "optimizer=adamw" in given
-    assert yaml.safe_load((tiny_run / ".hydra" / "config.yaml").read_text())["optimizer"]["name"] == "adamw"
+    assert (
+        yaml.safe_load((tiny_run / ".hydra" / "config.yaml").read_text())["optimizer"]["_target_"]
+        == "qefpn.training.optimizers.adamw"
+    )

@@ -137,7 +137,7 @@ def test_a_checkpoint_is_enough(tmp_path: Path, data_root: Path) -> None:
     run = train(tmp_path / "run", data_root, *RUN, "trainer.max_steps=2")
     own = checkpoint(run)["qefpn"]
     assert own["config"]["data"]["batch_size"] == 4
-    assert own["config"]["optimizer"]["name"] == "adamw"
+    assert own["config"]["optimizer"]["_target_"] == "qefpn.training.optimizers.adamw"
     assert own["place"] == [1, 0]  # two batches an epoch
     assert len(checkpoint(run)["SaliencyDataModule"]["fingerprint"]) == 16
     alone = shutil.copyfile(run / "checkpoints" / "best.ckpt", tmp_path / "net.ckpt")

@@ -24,6 +24,7 @@ from qefpn.models.loading import load_trained
 
 FRESH = ("backbone", "pyramid", "decoder")
 """Groups of a fresh network."""
+FIXED = {"solver": "broyden", "residual": "equilibrium", "adjoint": "implicit"}
 FRESH_SIZE = 112
 """Side of a fresh network's pictures, in pixels."""
 
@@ -46,7 +47,7 @@ def chosen_network(options: DictConfig) -> tuple[QEFPN, int]:
         loaded = load_trained(Path(str(options.checkpoint)).expanduser())
         return loaded.network, loaded.image_size
     parts: dict[str, Any] = {key: OmegaConf.to_container(options[key], resolve=True) for key in FRESH}
-    parts |= {"solver": {"name": "broyden"}, "residual": {"name": "equilibrium"}, "adjoint": {"name": "implicit"}}
+    parts |= {group: {"name": name} for group, name in FIXED.items()}
     arguments = network_options(parse_config(OmegaConf.create(parts | {"data": {"root": ""}})))
     torch.manual_seed(options.seed)
     return build_named("backbone, pyramid or decoder", lambda: QEFPN(**arguments)), FRESH_SIZE

@@ -31,6 +31,7 @@ from qefpn.experiments.scoring import test_loaders
 from qefpn.models import ImplicitPyramid
 from qefpn.models.loading import load_trained
 from qefpn.models.network import SMALLEST
+from qefpn.option_names import option_name
 from qefpn.reporting.profile_tables import profile_sheets, terminal_sheet, write_profile
 from qefpn.reporting.published import load_published
 from qefpn.training.module import SaliencyModule
@@ -215,8 +216,8 @@ def described(config: TrainConfig, module: SaliencyModule, checkpoint: Path | No
         "pyramid": config.pyramid.name,
         "channels": config.pyramid.channels,
         "solver": repr(pyramid.solver) if isinstance(pyramid, ImplicitPyramid) else None,
-        "adjoint": config.adjoint.get("name") if implicit else None,
-        "residual": config.residual.get("name") if implicit else None,
+        "adjoint": option_name(config.adjoint) if implicit else None,
+        "residual": option_name(config.residual) if implicit else None,
         "block_dtype": config.pyramid.block_dtype,
         "checkpoint": None if checkpoint is None else str(checkpoint),
     }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,18 +13,17 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 
 from qefpn.errors import UserError
 from qefpn.experiments.loggers import check_loggers
-from qefpn.experiments.module import build_criterion, network_options
+from qefpn.experiments.module import build_criterion, build_optimizer, build_scheduler, network_options
 from qefpn.experiments.prepare import data_module
 from qefpn.experiments.schema import TrainConfig, build_named, ensure
 from qefpn.experiments.trainer import check_accelerator, probe
-from qefpn.implicit import build_adjoint, build_residual, build_solver
+from qefpn.implicit import Adjoint, Residual, Solver
 from qefpn.models import QEFPN
 from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.weights import read_checkpoint
-from qefpn.parts import names_class
+from qefpn.parts import build_part
 from qefpn.training.callbacks import build_callbacks, build_profiler
 from qefpn.training.module import VALIDATED
-from qefpn.training.schedule import build_schedule
 
 
 def check(config: TrainConfig) -> None:
@@ -43,18 +41,11 @@ def check(config: TrainConfig) -> None:
 def check_values(config: TrainConfig) -> None:
     """Raise ``UserError``, in one line naming the key, for every value that cannot work, short of a network's own."""
     ensure(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
-    builders: dict[str, Callable[..., Any]] = {
-        "solver": build_solver, "residual": build_residual, "adjoint": build_adjoint
-    }  # fmt: skip
-    for group, build in builders.items():
-        options = getattr(config, group)
-        if not names_class(options):  # of somebody's own: with the network
-            build_named(group, functools.partial(build, **options))
-    for key, value in () if names_class(config.loss) else config.loss.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        ensure(number or key == "name", f"loss.{key} must be a number, not {value!r}")
-    build_named("loss", lambda: build_criterion(config))
-    build_named("schedule", lambda: build_schedule(**config.schedule))
+    for group, kind in (("solver", Solver), ("residual", Residual), ("adjoint", Adjoint)):
+        build_part(getattr(config, group), kind, group, nested=(Solver,))
+    build_criterion(config)
+    build_optimizer(config)
+    build_scheduler(config)
     build_callbacks(config.callbacks)
     build_profiler(config.profiler)
     _check_trainer(config)
@@ -76,11 +67,7 @@ def check_devices(config: TrainConfig, trainer: pl.Trainer) -> None:
 
 
 def _check_rest(config: TrainConfig) -> None:
-    pyramid, optimizer = config.pyramid, config.optimizer
-    ensure(
-        optimizer.pyramid_lr_scale >= 0,
-        f"optimizer.pyramid_lr_scale must be at least 0, not {optimizer.pyramid_lr_scale}",
-    )
+    pyramid = config.pyramid
     ensure(len(pyramid.levels) > 0, "pyramid.levels is empty: give [2,3,4,5] or [3,4,5]")
     ensure(
         pyramid.levels == sorted(set(pyramid.levels)) and pyramid.levels[-1] <= 5 and pyramid.levels[0] >= 2,
@@ -98,17 +85,6 @@ def _check_rest(config: TrainConfig) -> None:
     gamma, every = pyramid.correction_gamma, pyramid.spectral_radius_every
     ensure(0 < gamma <= 1, f"pyramid.correction_gamma must be in (0, 1], not {gamma}")
     ensure(every >= 0, f"pyramid.spectral_radius_every must be at least 0, not {every}")
-    ensure(optimizer.lr > 0, f"optimizer.lr must be positive, not {optimizer.lr}")
-    ensure(optimizer.name in ("sgd", "adamw", "muon"), f"optimizer must be sgd, adamw or muon, not {optimizer.name!r}")
-    ensure(len(optimizer.betas) == 2, f"optimizer.betas are two numbers, not {optimizer.betas}")
-    for key in ("backbone_lr_scale", "weight_decay"):
-        ensure(getattr(optimizer, key) >= 0, f"optimizer.{key} must be at least 0, not {getattr(optimizer, key)}")
-    for key, value in (("momentum", optimizer.momentum), *(("betas", beta) for beta in optimizer.betas)):
-        ensure(0 <= value < 1, f"optimizer.{key} must be in [0, 1), not {value}")
-    ensure(
-        optimizer.name != "sgd" or not optimizer.nesterov or optimizer.momentum > 0,
-        "optimizer.nesterov needs optimizer.momentum above 0: give optimizer.nesterov=false",
-    )
     ensure(config.warmup.steps >= 0, f"warmup.steps must be at least 0, not {config.warmup.steps}")
     ensure(config.warmup.layers >= 1, f"warmup.layers must be at least 1, not {config.warmup.layers}")
     ensure(config.max_skipped_steps >= 1, f"max_skipped_steps must be at least 1, not {config.max_skipped_steps}")
@@ -193,7 +169,7 @@ def _check_files(config: TrainConfig) -> None:
         weights in (None, "DEFAULT") or Path(str(weights)).is_file(),
         f"backbone.weights={weights}: there is no such file; null and DEFAULT are the other choices",
     )
-    if weights == "DEFAULT" and config.backbone.name in PACKAGED:
+    if weights == "DEFAULT" and config.backbone.is_ours and config.backbone.name in PACKAGED:
         packaged_weights(config.backbone.name)
     check_loggers(config)
 

@@ -38,8 +38,6 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 def config_content(config: TrainConfig) -> dict[str, Any]:
     """What config.yaml and the checkpoints of a run hold: plain values."""
     content = dataclasses.asdict(config)
-    if content["backbone"]["_target_"] is None:
-        del content["backbone"]["_target_"]
     if content["ablation"] is None:
         del content["ablation"]
     return content

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from qefpn.errors import UserError
+from qefpn.option_names import option_name
 
 if TYPE_CHECKING:
     from qefpn.experiments.schema import TrainConfig
@@ -24,7 +25,7 @@ RULES = (
         "with pyramid=none nothing is solved",
     ),
     _Rule(("data.cache_size",), lambda config: config.data.cache != "ram", "it is of data.cache=ram"),
-    _Rule(("edge_filter",), lambda config: config.loss.get("name") == "no_edges", "loss=no_edges has no edges"),
+    _Rule(("edge_filter",), lambda config: option_name(config.loss) == "no_edges", "loss=no_edges has no edges"),
 )
 """What is given on the command line, when it is idle, and why. A key below one of ``keys`` counts as that. A key that
 only another option has is unknown to Hydra, and needs no rule."""

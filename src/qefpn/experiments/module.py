@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from qefpn.experiments.schema import TrainConfig, build_named
-from qefpn.losses import build_loss
 from qefpn.losses.filters import Kernel
 from qefpn.models import QEFPN
-from qefpn.parts import TARGET, build_part, names_class
+from qefpn.option_names import TARGET, TARGETS
+from qefpn.parts import build_factory, build_part, located, refusal
 from qefpn.training.module import SaliencyModule, Warmup
-from qefpn.training.optimizers import OPTIMIZERS, build_optimizer
-from qefpn.training.schedule import build_schedule
+from qefpn.training.optimizers import OptimizerFactory
 
 
 def network_options(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of :class:`qefpn.models.QEFPN` as plain values."""
-    decoder = dict(config.decoder)
-    pyramid = config.pyramid
+    """Arguments of :class:`qefpn.models.QEFPN` as plain values, but for what the loss wants of it."""
+    decoder, pyramid, backbone = dict(config.decoder), config.pyramid, config.backbone
     return {
-        "backbone": backbone_of(config),
-        "weights": config.backbone.weights,
-        "backbone_options": config.backbone.options,
+        "backbone": backbone.name if backbone.is_ours else {TARGET: backbone._target_} | backbone.options,
+        "weights": backbone.weights,
+        "backbone_options": backbone.options if backbone.is_ours else {},
         "channels": pyramid.channels,
         "levels": list(pyramid.levels),
         "expansion": pyramid.expansion,
         "activation": pyramid.activation,
         "pyramid": pyramid.name,
-        "decoder": decoder.pop("name", "cross_feature"),
-        **{f"decoder_{key}": value for key, value in decoder.items()},
+        "decoder_channels": decoder.pop("channels", None),
+        "decoder": decoder,
         "solver": config.solver,
         "residual": {"seed": config.seed, **config.residual} if "p" in config.residual else config.residual,
         "adjoint": config.adjoint,
@@ -41,34 +40,20 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
         "block_dtype": pyramid.block_dtype,
         "start": pyramid.start,
         "weight_norm": pyramid.weight_norm,
-        "low_level_edges": config.loss.get("name") == "low_level_edges",
         "intermediate_supervision": pyramid.intermediate_supervision,
     }
 
 
-def backbone_of(config: TrainConfig) -> str | dict[str, Any]:
-    """The backbone's name; of one of somebody's own what makes it."""
-    own = config.backbone._target_
-    return config.backbone.name if own is None else {TARGET: own} | config.backbone.options
-
-
 def build_criterion(config: TrainConfig) -> nn.Module:
-    """The loss, of ours by its name, or of somebody's own."""
-    if names_class(config.loss):
-        return build_part(config.loss, nn.Module, "loss")
-    return build_loss(**loss_options(config))
+    """The loss, with the edge filter where it takes one."""
+    takes = inspect.signature(located(config.loss, "loss")).parameters
+    given: dict[str, Any] = {"edge_filter": edge_filter_of(config)} if "edge_filter" in takes else {}
+    return build_part(config.loss, nn.Module, "loss", **given)
 
 
-def loss_options(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of :func:`qefpn.losses.build_loss`."""
-    return {**config.loss, "edge_filter": edge_filter_of(config)}
-
-
-def edge_filter_of(config: TrainConfig) -> str | Kernel:
-    """The edge filter's name; of one of somebody's own its rows."""
-    if names_class(config.edge_filter):
-        return build_part(config.edge_filter, tuple, "edge_filter")
-    return str(config.edge_filter.get("name", "sobel"))
+def edge_filter_of(config: TrainConfig) -> Kernel:
+    """The rows of the edge filter."""
+    return build_part(config.edge_filter or {TARGET: TARGETS["edge_filter"]["sobel"]}, tuple, "edge_filter")
 
 
 def regularization_options(config: TrainConfig) -> dict[str, Any]:
@@ -78,14 +63,43 @@ def regularization_options(config: TrainConfig) -> dict[str, Any]:
     return {name: getattr(pyramid, name) for name in (*names, "spectral_radius_every")}
 
 
+def build_optimizer(config: TrainConfig) -> OptimizerFactory:
+    """Makes an optimizer of groups of parameters. It is tried once, so that no option is refused later."""
+    factory = build_factory(config.optimizer, (torch.optim.Optimizer,), "optimizer")
+    _tried(factory, config.optimizer, "optimizer", [{"params": [nn.Parameter(torch.zeros(2, 2))], "part": "head"}])
+    return factory
+
+
+def build_scheduler(config: TrainConfig) -> Callable[..., Any]:
+    """The factor of the rates by the share of training done, or one of torch's scheduler classes; tried as well."""
+    factory = build_factory(config.schedule, (float, LRScheduler), "schedule")
+    of_torch = isinstance(getattr(factory, "func", factory), type)
+    first = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0) if of_torch else 0.0
+    _tried(factory, config.schedule, "schedule", first)
+    return factory
+
+
+def _tried(factory: Callable[..., Any], node: Mapping[str, Any], where: str, argument: Any) -> None:
+    try:
+        factory(argument)
+    except (TypeError, ValueError) as error:
+        raise refusal(node, where, error) from error
+
+
 def build_module(config: TrainConfig) -> SaliencyModule:
-    """The LightningModule of a run, with fresh weights drawn from ``config.seed``."""
+    """The LightningModule of a run, with fresh weights drawn from ``config.seed``.
+
+    Raises:
+        UserError: a part that cannot be built, with its group.
+    """
     torch.manual_seed(config.seed)
+    loss = build_criterion(config)
+    options = network_options(config) | {"low_level_edges": getattr(loss, "needs_edge_logits", False)}
     return SaliencyModule(
-        build_named("backbone, pyramid or decoder", lambda: QEFPN(**network_options(config))),
-        loss=build_named("loss", lambda: build_criterion(config)),
-        optimizer=build_named("optimizer", lambda: build_optimizer(**optimizer_options(config))),
-        scheduler=build_named("schedule", lambda: build_schedule(**config.schedule)),
+        build_named("backbone, pyramid or decoder", lambda: QEFPN(**options)),
+        loss=loss,
+        optimizer=build_optimizer(config),
+        scheduler=build_scheduler(config),
         warmup=Warmup(config.warmup.steps, config.warmup.layers),
         protocol=config.protocol,
         image_size=config.data.image_size,
@@ -93,10 +107,3 @@ def build_module(config: TrainConfig) -> SaliencyModule:
         regularization=regularization_options(config),
         max_skipped_steps=config.max_skipped_steps,
     )
-
-
-def optimizer_options(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of :func:`qefpn.training.optimizers.build_optimizer`: those that the optimizer has."""
-    options = dataclasses.asdict(config.optimizer)
-    known = inspect.signature(OPTIMIZERS.get(config.optimizer.name)).parameters
-    return {key: value for key, value in options.items() if key == "name" or key in known}

@@ -24,7 +24,10 @@ CALLBACK = re.compile(rf"hydra\.experimental\.callbacks\.({'|'.join(CALLBACKS)})
 LOGGING = re.compile(r"(logging|logging\.handlers|colorlog)\.[A-Z]\w*")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
-PARTS = ("solver", "residual", "adjoint", "backbone", "loss", "edge_filter", "callbacks", "profiler", "logger")
+PARTS = (
+    "solver", "residual", "adjoint", "backbone", "decoder", "loss", "edge_filter", "optimizer", "schedule", "data",
+    "trainer", "callbacks", "profiler", "logger",
+)  # fmt: skip
 """Groups whose options may be classes of somebody's own."""
 
 SEARCHED = ("qefpn", "hydra")

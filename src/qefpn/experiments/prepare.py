@@ -16,6 +16,7 @@ from qefpn.data.files import passed_over
 from qefpn.errors import UserError
 from qefpn.experiments.runtime import progress_bar
 from qefpn.experiments.schema import TrainConfig, ensure, settle_root
+from qefpn.parts import class_of
 from qefpn.text import one_line
 
 
@@ -57,9 +58,11 @@ def prepare_data(
 def data_module(config: TrainConfig, directory: Path) -> SaliencyDataModule:
     """The data module of a run; nothing is looked at yet."""
     options = dataclasses.asdict(config.data)
+    target = options.pop("_target_")
     options.pop("name")
     options.pop("synthetic")
-    return SaliencyDataModule(**options, seed=config.seed, findings_file=directory / "findings.csv")
+    made = class_of(target, SaliencyDataModule, "data")
+    return made(**options, seed=config.seed, findings_file=directory / "findings.csv")
 
 
 def places(data: DictConfig) -> dict[str, Any]:

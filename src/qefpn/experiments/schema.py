@@ -10,20 +10,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from qefpn.errors import UserError
+from qefpn.option_names import TARGET, TARGETS, option_name, with_targets
 from qefpn.training.hardware import fast_bfloat16
 
 
 @dataclass
 class BackboneConfig:
+    _target_: str = "qefpn.models.build_backbone"
     name: str = "resnet50"
-    _target_: str | None = None
     model: str | None = None
     weights: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether ``name`` says which it is: torchvision's, timm's or one from a package."""
+        return self._target_ == BackboneConfig._target_
 
 
 @dataclass
@@ -56,6 +62,7 @@ class SyntheticConfig:
 
 @dataclass
 class DataConfig:
+    _target_: str = "qefpn.data.SaliencyDataModule"
     name: str = "synthetic"
     root: str = MISSING
     train: list[str] | None = None
@@ -84,19 +91,6 @@ class DataConfig:
 
 
 @dataclass
-class OptimizerConfig:
-    name: str = "sgd"
-    lr: float = 0.05
-    backbone_lr_scale: float = 0.1
-    pyramid_lr_scale: float = 1.0
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
-    nesterov: bool = True
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    train_stem: bool = False
-
-
-@dataclass
 class WarmupConfig:
     steps: int = 3000
     layers: int = 5
@@ -104,6 +98,7 @@ class WarmupConfig:
 
 @dataclass
 class TrainerConfig:
+    _target_: str = "pytorch_lightning.Trainer"
     accelerator: str = "auto"
     devices: Any = "auto"
     strategy: str = "auto"
@@ -170,7 +165,7 @@ class LoggerConfig:
 
 @dataclass
 class TrainConfig:
-    """What `qefpn train` takes. Solver, residual, adjoint, loss and the like are checked by building them; ``ablation``
+    """What `qefpn train` takes. Solver, loss, optimizer and the like are checked by building them; ``ablation``
     says which row of which table a run is (``name``, ``table``, ``row``, ``place``)."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -182,7 +177,7 @@ class TrainConfig:
     edge_filter: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -214,6 +209,7 @@ def parse_config(config: DictConfig) -> TrainConfig:
     """
     config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in NO_PART])
     try:
+        name_targets(config)
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
         settle_root(merged.data)
         # a default does not stand in for what was given as ???
@@ -228,16 +224,34 @@ def parse_config(config: DictConfig) -> TrainConfig:
     except (ValidationError, OmegaConfBaseException) as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(result, TrainConfig)
-    if result.backbone._target_ is not None:
+    if not result.backbone.is_ours:
         result.backbone.name = result.backbone._target_.rpartition(".")[2]  # for whoever tells of it
-    if result.adjoint.get("name") == "auto":
-        suiting: dict[str, Any] = {"unroll": {"name": "unrolled"}, "otherwise": {"name": "implicit"}} | result.adjoint
-        result.adjoint = suiting[name if (name := result.solver.get("name")) in suiting else "otherwise"]
+    result.adjoint = suited_adjoint(result.adjoint, option_name(result.solver))
     trainer = result.trainer
     if trainer.max_epochs is None:
         trainer.max_epochs = 50 if trainer.max_steps < 0 and trainer.max_time is None else -1
     settle_precision(result)
     return result
+
+
+def name_targets(config: DictConfig) -> None:
+    """Put ``_target_`` in the place of names, by which options of earlier versions went."""
+    for group in (key for key in TARGETS if OmegaConf.is_dict(config.get(key))):
+        node: Any = OmegaConf.to_container(config[group], resolve=False)
+        named = with_targets({group: node})[group]
+        if named != node:
+            with open_dict(config):
+                config[group] = named
+
+
+def suited_adjoint(adjoint: dict[str, Any], solver: str | None) -> dict[str, Any]:
+    """The adjoint itself, or the one that ``by_solver`` has for a solver, where no ``_target_`` is named."""
+    if adjoint.get(TARGET, "") is not None:
+        return adjoint
+    known = TARGETS["adjoint"]
+    suiting = {"unroll": {TARGET: known["unrolled"]}, "otherwise": {TARGET: known["implicit"]}}
+    suiting |= adjoint.get("by_solver") or {}
+    return suiting[solver if solver in suiting else "otherwise"]
 
 
 def settle_root(data: DictConfig) -> None:

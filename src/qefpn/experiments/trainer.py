@@ -20,6 +20,8 @@ from qefpn.data.progress import SharedTimer
 from qefpn.errors import UserError
 from qefpn.experiments.config_files import config_content
 from qefpn.experiments.schema import TrainConfig, TrainerConfig, ensure
+from qefpn.option_names import TARGET
+from qefpn.parts import class_of
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.callbacks import build_callbacks, build_profiler, progress_callback
 from qefpn.training.checkpoint import AtomicCheckpointIO, ConfigInCheckpoint
@@ -81,7 +83,7 @@ def on_gpu(trainer: TrainerConfig) -> bool:
 
 
 def lightning_trainer(config: TrainConfig, **options: Any) -> pl.Trainer:
-    """``pl.Trainer(**options)``.
+    """The trainer that ``_target_`` names, with the other options.
 
     Args:
         config: where the options are from, as far as they are a user's.
@@ -91,7 +93,7 @@ def lightning_trainer(config: TrainConfig, **options: Any) -> pl.Trainer:
         UserError: what Lightning refuses, with the keys that were given.
     """
     try:
-        return pl.Trainer(**options)
+        return class_of(options.pop(TARGET), pl.Trainer, "trainer")(**options)
     except (MisconfigurationException, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         usual = dataclasses.asdict(TrainerConfig(max_epochs=50))

@@ -11,13 +11,27 @@ from qefpn.losses.functional import (
     mask_cross_entropy,
     ssim_loss,
 )
-from qefpn.losses.objectives import LOSSES, SaliencyLoss, build_loss
+from qefpn.losses.objectives import (
+    LOSSES,
+    LowLevelEdgesLoss,
+    NoEdgesLoss,
+    PaperLoss,
+    SaliencyLoss,
+    SSIMLoss,
+    WeightedIoULoss,
+    build_loss,
+)
 
 __all__ = [
     "EDGE_FILTERS",
     "LOSSES",
     "EdgeExtractor",
+    "LowLevelEdgesLoss",
+    "NoEdgesLoss",
+    "PaperLoss",
+    "SSIMLoss",
     "SaliencyLoss",
+    "WeightedIoULoss",
     "boundary_iou_loss",
     "build_loss",
     "edge_cross_entropy",

@@ -45,6 +45,8 @@ class SaliencyLoss(nn.Module):
             if name not in self.default_weights:
                 names = ", ".join(self.default_weights)
                 raise UserError(f"loss has no weight {name!r}; its weights are: {names}")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"loss.{name} must be a number, not {value!r}")
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"loss weight {name}={value} must be finite and at least 0")
         self.weights = {**self.default_weights, **{name: float(value) for name, value in weights.items()}}

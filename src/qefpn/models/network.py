@@ -26,7 +26,7 @@ from qefpn.implicit import (
     describe,
 )
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
-from qefpn.models.decoder import DECODERS
+from qefpn.models.decoder import DECODERS, Decoder
 from qefpn.models.fusion import FullyConnectedFusion, Neck
 from qefpn.models.layers import (
     activation_named,
@@ -82,8 +82,8 @@ class QEFPN(nn.Module):
         pyramid: "implicit", or "none" for the same decoder on the fused features.
         block_dtype: "float32", or "bfloat16" for the wide convolutions inside f_theta: 1.5 to 2 times as
             fast on processors that have bfloat16, while rounding stops the relative residual near 6e-4.
-        decoder: "cross_feature", "fpn" or "sum".
-        decoder_passes: passes of the cross-feature decoder.
+        decoder: "cross_feature", "fpn" or "sum", or a mapping with ``_target_`` and options (:mod:`qefpn.parts`).
+        decoder_passes: passes of the cross-feature decoder, where it is given by its name.
         decoder_channels: channels in the decoder; ``None`` for ``channels``.
         solver, residual, adjoint: objects of ``qefpn.implicit``, names, or mappings with "name" and options, or with
             ``_target_`` and options (:mod:`qefpn.parts`); ``None`` for Broyden, quasi-equilibrium and the implicit
@@ -115,7 +115,7 @@ class QEFPN(nn.Module):
         activation: str = "relu",
         pyramid: str = "implicit",
         block_dtype: str = "float32",
-        decoder: str = "cross_feature",
+        decoder: str | Mapping[str, Any] = "cross_feature",
         decoder_passes: int = 2,
         decoder_channels: int | None = None,
         solver: Any = None,
@@ -142,7 +142,8 @@ class QEFPN(nn.Module):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: a whole number from 1 on is needed, not {value!r}")
         activation_named(activation)
-        decoder_class = DECODERS.get(decoder)
+        if isinstance(decoder, str):
+            DECODERS.get(decoder)
         if pyramid not in ("implicit", "none"):
             raise ValueError(f"pyramid: there are 'implicit' and 'none', not {pyramid!r}")
         if block_dtype not in ("float32", "bfloat16"):
@@ -175,7 +176,12 @@ class QEFPN(nn.Module):
         self.fusion = FullyConnectedFusion(channels, levels, batch_norm, activation)
         kaiming_(self.fusion)
         self.adapter = Neck([channels] * len(levels), width) if width != channels else None
-        self.decoder = decoder_class(width, len(levels), decoder_passes, activation)
+        self.decoder: Decoder
+        if isinstance(decoder, Mapping):
+            given = {"channels": width, "levels": len(levels), "activation": activation}
+            self.decoder = build_part(decoder, Decoder, "decoder", **given)
+        else:
+            self.decoder = DECODERS.get(decoder)(width, len(levels), decoder_passes, activation)
         self.head = conv3x3(width, 1, bias=True)
         sides = self.decoder.side_maps if intermediate_supervision else 0
         self.side_heads = nn.ModuleList(conv3x3(width, 1, bias=True) for _ in range(sides))

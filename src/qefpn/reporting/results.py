@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qefpn.errors import UserError
+from qefpn.option_names import option_name
 from qefpn.reporting.tables import finite
 
 FILES = ("config.yaml", "metrics.json", "scores.csv", "floors.json", "log.csv", "curves.json", "samples.json")
@@ -215,10 +216,10 @@ def finite_points(points: list[tuple[float, float]]) -> list[tuple[float, float]
 
 
 def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key, or None."""
+    """The value of a dotted key, or None; ``solver.name`` is what the solver is called."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping):
             return None
-        value = value.get(part)
+        value = option_name(value) if part == "name" else value.get(part)
     return value

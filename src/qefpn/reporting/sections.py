@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qefpn.option_names import option_name
 from qefpn.reporting.charts import Series, line_chart
 from qefpn.reporting.results import RunResults, finite_points, lookup
 from qefpn.reporting.tables import METRICS, Metric, finite, floor_label
@@ -80,15 +81,15 @@ def settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _setting_text(value: Any, name_only: bool) -> str:
     if not isinstance(value, Mapping):
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    if "name" not in value and "_target_" not in value and all(isinstance(one, Mapping) for one in value.values()):
+    if option_name(value) is None and all(isinstance(one, Mapping) for one in value.values()):
         return ", ".join(_setting_text({"name": part, **one}, False) for part, one in value.items())
-    name = str(value.get("name", ""))
+    name = option_name(value) or ""
     if name_only:
         return name
     options = [
         f"{key} {_setting_text(one, False)}"
         for key, one in value.items()
-        if key not in ("name", "_target_") and one is not None and not isinstance(one, Mapping)
+        if key not in ("name", "_target_", "_partial_") and one is not None and not isinstance(one, Mapping)
     ]
     if not name:
         return ", ".join(options)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qefpn.option_names import with_names
 from qefpn.reporting.published import Published, PublishedRow, canonical
 from qefpn.reporting.results import lookup
 from qefpn.reporting.sweep_runs import SweepRun
@@ -94,7 +95,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
             else:
                 out[name] = value if isinstance(value, str) else json.dumps(value, default=str).replace('"', "")
 
-    add(config, "")
+    add(with_names(config), "")
     return out
 
 

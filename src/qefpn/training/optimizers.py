@@ -63,6 +63,33 @@ def _rated(
     ]
 
 
+def _check(
+    lr: Any, backbone_lr_scale: Any, pyramid_lr_scale: Any, weight_decay: Any, *decays: tuple[str, Any], **flags: Any
+) -> None:
+    """Refuse what cannot be, in the words of the option; ``decays`` are shares that a mean keeps of itself."""
+    scales = [("backbone_lr_scale", backbone_lr_scale), ("pyramid_lr_scale", pyramid_lr_scale)]
+    for name, value in [("lr", lr), *scales, ("weight_decay", weight_decay), *decays]:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} must be a number, not {value!r}")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} must be true or false, not {flag!r}")
+    if not lr > 0:
+        raise ValueError(f"lr must be positive, not {lr}")
+    for name, value in [*scales, ("weight_decay", weight_decay)]:
+        if not value >= 0:
+            raise ValueError(f"{name} must be at least 0, not {value}")
+    for name, value in decays:
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be in [0, 1), not {value}")
+
+
+def _pair(betas: Sequence[float]) -> list[tuple[str, float]]:
+    if isinstance(betas, str) or not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ValueError(f"betas are two numbers, not {betas!r}")
+    return [("betas", beta) for beta in betas]
+
+
 def _fused(groups: Groups) -> bool | None:
     """One kernel for all parameters, where torch's default on a CPU takes a dozen small ones each: 30 ms a step for
     3 M. On a GPU the default is as fast, and fused ones forbid to clip gradients under float16."""
@@ -96,7 +123,14 @@ def sgd(
         momentum, nesterov, weight_decay: as torch has them.
         backbone_lr_scale, pyramid_lr_scale: shares of ``lr``, at least 0.
         train_stem: whether the backbone's first convolution and norm are trained.
+
+    Raises:
+        ValueError, TypeError: a value that cannot be; the message begins with the argument's name.
     """
+    scales = (backbone_lr_scale, pyramid_lr_scale)
+    _check(lr, *scales, weight_decay, ("momentum", momentum), nesterov=nesterov, train_stem=train_stem)
+    if nesterov and momentum == 0:
+        raise ValueError("nesterov needs momentum above 0: give nesterov=false")
     rated = _rated(groups, lr, backbone_lr_scale, pyramid_lr_scale, weight_decay, train_stem, decay_norms=True)
     return _clippable(torch.optim.SGD(rated, lr=lr, momentum=momentum, nesterov=nesterov, fused=_fused(rated)))
 
@@ -111,7 +145,8 @@ def adamw(
     pyramid_lr_scale: float = 1.0,
     train_stem: bool = True,
 ) -> torch.optim.Optimizer:
-    """AdamW; norms and biases do not decay. Arguments as for :func:`sgd`."""
+    """AdamW; norms and biases do not decay. Arguments and errors as for :func:`sgd`."""
+    _check(lr, backbone_lr_scale, pyramid_lr_scale, weight_decay, *_pair(betas), train_stem=train_stem)
     rated = _rated(groups, lr, backbone_lr_scale, pyramid_lr_scale, weight_decay, train_stem, decay_norms=False)
     return _clippable(torch.optim.AdamW(rated, lr=lr, betas=(betas[0], betas[1]), fused=_fused(rated)))
 
@@ -128,7 +163,9 @@ def muon(
     pyramid_lr_scale: float = 1.0,
     train_stem: bool = True,
 ) -> torch.optim.Optimizer:
-    """:class:`qefpn.training.muon.Muon`; norms and biases do not decay. Arguments as for :func:`sgd`."""
+    """:class:`qefpn.training.muon.Muon`; norms and biases do not decay. Arguments and errors as for :func:`sgd`."""
+    decays = [("momentum", momentum), *_pair(betas)]
+    _check(lr, backbone_lr_scale, pyramid_lr_scale, weight_decay, *decays, nesterov=nesterov, train_stem=train_stem)
     rated = _rated(groups, lr, backbone_lr_scale, pyramid_lr_scale, weight_decay, train_stem, decay_norms=False)
     return Muon(rated, lr=lr, momentum=momentum, nesterov=nesterov, betas=(betas[0], betas[1]))
 

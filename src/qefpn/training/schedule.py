@@ -14,6 +14,7 @@ SCHEDULES: Registry[Callable[..., float]] = Registry("schedule")
 @SCHEDULES.register("linear")
 def linear(progress: float, peak: float = 0.5) -> float:
     """Linear warm-up to ``peak``, linear decay to zero at the end (the paper's recipe with ``peak=0.5``)."""
+    _check_peak(peak)
     if progress < peak:
         return progress / peak
     return max(0.0, (1.0 - progress) / (1.0 - peak)) if peak < 1.0 else 1.0
@@ -22,6 +23,7 @@ def linear(progress: float, peak: float = 0.5) -> float:
 @SCHEDULES.register("cosine")
 def cosine(progress: float, peak: float = 0.1) -> float:
     """Linear warm-up to ``peak``, half a cosine down to zero."""
+    _check_peak(peak)
     if progress < peak:
         return progress / peak
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (progress - peak) / max(1.0 - peak, 1e-12))))
@@ -44,7 +46,10 @@ def build_schedule(name: str, **options: float) -> Callable[[float], float]:
     for key in options:
         if key not in known:
             raise ValueError(f"{name} has no option {key!r}; it takes {', '.join(known) or 'none'}")
-    peak = options.get("peak", 0.5)
+    schedule(0.0, **options)
+    return lambda progress: schedule(min(max(progress, 0.0), 1.0), **options)
+
+
+def _check_peak(peak: object) -> None:
     if isinstance(peak, bool) or not isinstance(peak, int | float) or not 0.0 <= peak <= 1.0:
         raise ValueError(f"peak must be in [0, 1], not {peak!r}")
-    return lambda progress: schedule(min(max(progress, 0.0), 1.0), **options)
