@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,6 +37,7 @@ from qefpn.experiments.ablations import (
 )
 from qefpn.experiments.command_line import CONFIG_MODULE, OPEN_KEYS, read_words
 from qefpn.experiments.named_classes import refuse_foreign_classes
+from qefpn.experiments.schema import known_keys, unknown_key
 from qefpn.parts import allow
 from qefpn.text import did_you_mean
 
@@ -195,7 +195,7 @@ def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
         if key not in known and key.startswith(tuple(f"{one}." for one in OPEN_KEYS)):
             continue
         if key not in known:
-            raise UserError(unknown(key, list(known)))
+            raise UserError(unknown_key(key, list(known)))
         default = known[key]
         kind = int if key.split(".")[-1] in WHOLE else type(default)
         if value == default or kind not in KINDS:
@@ -298,12 +298,14 @@ def _explain(error: Exception, name: str, quoted: Sequence[str]) -> str:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         at = str(cause.full_key)  # where it broke off: at `not` for not.there=1
         keys = [key_of(word) for word in quoted]
-        return unknown(next((key for key in keys if key == at or key.startswith(f"{at}.")), at), known_of(name))
+        return unknown_key(next((key for key in keys if key == at or key.startswith(f"{at}.")), at), known_of(name))
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return f"{cause.full_key}: {_first_line(cause)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {_first_line(error)}"
     if cause is None:
         if (unused := _unused_group(name, quoted)) is not None:
-            return unknown(unused, known_of(name))
+            return unknown_key(unused, known_of(name))
         for group in ("launcher", "sweeper"):  # a plugin that brings its own schema for an option of ours
             option = next((w.partition("=")[2] for w in quoted if w.startswith(f"hydra/{group}=")), "")
             if ConfigStore.instance().repo.get("hydra", {}).get(group, {}).get(f"{option}.yaml") is not None:
@@ -340,28 +342,10 @@ def _choices(name: str) -> set[str]:
         return {str(key) for key in compose(name, return_hydra_config=True).hydra.runtime.choices}
 
 
-def unknown(key: str, known: Sequence[str]) -> str:
-    """One line for a key that does not exist, with what is close to it."""
-    if key.startswith("trainer."):
-        from qefpn.experiments.schema import owned_key
-
-        if (owned := owned_key(key)) is not None:
-            return owned
-    known = [name for name in known if name != key]
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    if not close:  # the last part alone: `max_step` for trainer.max_steps
-        last = {name: name.split(".")[-1] for name in known}
-        near = difflib.get_close_matches(key.split(".")[-1], list(last.values()), n=3, cutoff=0.8)
-        close = [name for name in known if last[name] in near][:3]
-    return f"unknown key {key}" + (f"; did you mean {' or '.join(close)}?" if close else "; --help lists the keys")
-
-
 def known_of(name: str) -> list[str]:
     """All dotted keys of a command's default config, and of the schema behind it."""
     keys = [key for key, _ in flatten(plain(_composed(name, [])), "")]
     if name == "train":
-        from qefpn.experiments.schema import known_keys
-
         keys += known_keys()
     return list(dict.fromkeys(keys))
 

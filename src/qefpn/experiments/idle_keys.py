@@ -24,6 +24,13 @@ RULES = (
         lambda config: config.pyramid.name == "none",
         "with pyramid=none nothing is solved",
     ),
+    _Rule(
+        ("backbone.model", "backbone.options"),
+        lambda config: config.backbone.is_ours and not config.backbone.name.startswith("timm/"),
+        "it is of backbone=timm",
+    ),
+    _Rule(("data.test_fraction",), lambda config: config.data.test is not None, "data.test names sets"),
+    _Rule(("data.synthetic",), lambda config: config.data.name != "synthetic", "it is of data=synthetic"),
     _Rule(("data.cache_size",), lambda config: config.data.cache != "ram", "it is of data.cache=ram"),
     _Rule(("edge_filter",), lambda config: option_name(config.loss) == "no_edges", "loss=no_edges has no edges"),
 )

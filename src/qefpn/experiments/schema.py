@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from qefpn.errors import UserError
 from qefpn.option_names import TARGET, TARGETS, option_name, with_targets
-from qefpn.training.hardware import fast_bfloat16
 
 
 @dataclass
@@ -87,7 +86,7 @@ class DataConfig:
     masks: str | None = None
     lists: dict[str, str] = field(default_factory=dict)
     eval_batch_size: int | None = None
-    synthetic: SyntheticConfig | None = None
+    synthetic: SyntheticConfig | None = field(default_factory=SyntheticConfig)
 
 
 @dataclass
@@ -197,6 +196,15 @@ class TrainConfig:
     ablation: dict[str, Any] | None = None
 
 
+@dataclass
+class ComposedConfig(TrainConfig):
+    """What Hydra composes, checked by type as it does: a run's configuration, and what is said of a sweep."""
+
+    sweep: dict[str, Any] = field(default_factory=dict)
+
+
+ConfigStore.instance().store("train_schema", ComposedConfig, provider="qefpn")
+
 NO_PART = ("hydra", "sweep")
 """What is composed beside a run's own configuration."""
 
@@ -207,7 +215,9 @@ def parse_config(config: DictConfig) -> TrainConfig:
     Raises:
         UserError: one line naming the key that is unknown, missing or of a wrong type.
     """
-    config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in NO_PART])
+    content: Any = OmegaConf.to_container(config, resolve=False)
+    # of plain values: a typed part would let pass what was added to it by a plus
+    config = OmegaConf.create({key: value for key, value in content.items() if key not in NO_PART})
     try:
         name_targets(config)
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), config)
@@ -224,6 +234,8 @@ def parse_config(config: DictConfig) -> TrainConfig:
     except (ValidationError, OmegaConfBaseException) as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(result, TrainConfig)
+    if result.data.name != "synthetic":
+        result.data.synthetic = None
     if not result.backbone.is_ours:
         result.backbone.name = result.backbone._target_.rpartition(".")[2]  # for whoever tells of it
     result.adjoint = suited_adjoint(result.adjoint, option_name(result.solver))
@@ -264,6 +276,12 @@ def settle_root(data: DictConfig) -> None:
 
 def settle_precision(config: TrainConfig) -> None:
     """Put what this machine is good at in place of ``auto``."""
+    if "auto" not in (config.trainer.precision, config.pyramid.block_dtype):
+        return
+    import torch  # here, since --help needs the schema, and no torch
+
+    from qefpn.training.hardware import fast_bfloat16
+
     on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
     if config.trainer.precision == "auto":
         config.trainer.precision = "bf16-mixed" if fast_bfloat16(config.trainer.accelerator) else "32-true"
@@ -286,13 +304,17 @@ def known_keys(record: type = TrainConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def unknown_key(key: str, known: list[str]) -> str:
+def unknown_key(key: str, known: Sequence[str]) -> str:
     """One line for a key that does not exist, with what is close to it."""
     if (owned := owned_key(key)) is not None:
         return owned
+    known = [name for name in known if name != key]
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "; `qefpn train --help` lists the keys"
-    return f"unknown key {key}{hint}"
+    if not close:  # the last part alone: `max_step` for trainer.max_steps
+        last = {name: name.split(".")[-1] for name in known}
+        near = difflib.get_close_matches(key.split(".")[-1], list(last.values()), n=3, cutoff=0.8)
+        close = [name for name in known if last[name] in near][:3]
+    return f"unknown key {key}" + (f"; did you mean {' or '.join(close)}?" if close else "; --help lists the keys")
 
 
 def owned_key(key: str) -> str | None:

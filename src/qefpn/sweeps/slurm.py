@@ -93,7 +93,7 @@ class SlurmLauncher(Launcher):
 
     def _submit(self, config: DictConfig, record: JobRecord, directory: Path) -> None:
         composed = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        record.ablation = dict(config.ablation) if "ablation" in config else None
+        record.ablation = None if config.ablation is None else dict(config.ablation)
         directory.mkdir(parents=True, exist_ok=True)
         write_atomic(directory / SUBMITTED, OmegaConf.to_yaml(composed))
         # What comes before qefpn.sweeps.node listens must not end the job, which would be over; it looks for itself.
