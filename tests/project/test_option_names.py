@@ -125,3 +125,12 @@ def test_torch_s_own_optimizers_and_schedules(tmp_path: Path) -> None:
     assert type(made["optimizer"]) is torch.optim.RAdam
     assert [group["lr"] for group in made["optimizer"].param_groups] == [0.004] * len(made["optimizer"].param_groups)
     assert type(made["lr_scheduler"]["scheduler"]) is torch.optim.lr_scheduler.StepLR
+
+
+def test_a_default_is_the_same_wherever_it_is_stated() -> None:
+    """The schema has it for Python and for configurations of earlier versions, `conf` for whoever reads there."""
+    conf, schema = resources.files("qefpn.conf"), config_content(TrainConfig())
+    for file, group in (("base.yaml", None), ("sets.yaml", None), ("pyramid/implicit.yaml", "pyramid")):
+        stated = yaml.safe_load(conf.joinpath(file).read_text())
+        for key, options in ({group: stated} if group else stated).items():
+            assert {name: schema[key][name] for name in options} == options, file

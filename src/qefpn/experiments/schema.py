@@ -99,7 +99,7 @@ class WarmupConfig:
 class TrainerConfig:
     _target_: str = "pytorch_lightning.Trainer"
     accelerator: str = "auto"
-    devices: Any = "auto"
+    devices: Any = 1
     strategy: str = "auto"
     rank_timeout: float = 1800.0
     precision: Any = "32-true"

@@ -106,17 +106,15 @@ def attempt(record: JobRecord, directory: Path, start: Callable[[], None]) -> bo
 
 
 def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) -> int:
-    """Check a job's configuration where it is to run, and let it go on where it was begun; its devices.
+    """Let a job go on where it was begun, and name what tracks it; its devices.
 
     Raises:
-        UserError: as :func:`qefpn.experiments.module.check`.
+        UserError: devices that are not there.
     """
-    from qefpn.experiments.checks import check
     from qefpn.experiments.trainer import device_count
     from qefpn.training.checkpoint import checkpoints_of
 
     record.write(directory)
-    check(config)  # main saw every choice, but not every combination
     there = checkpoints_of(directory)
     if there:
         config.resume = str(there[0])
@@ -128,10 +126,16 @@ def ready(config: TrainConfig, record: JobRecord, directory: Path, sweep: Path) 
 
 
 def leave_to_ranks(config: TrainConfig, directory: Path) -> None:
-    """Data and ``config.yaml``, which is all that the ranks of a job know."""
+    """Data and ``config.yaml``, which is all that the ranks of a job know.
+
+    Raises:
+        UserError: as :func:`qefpn.experiments.checks.check`: main saw every choice, but not every combination.
+    """
+    from qefpn.experiments.checks import check
     from qefpn.experiments.config_files import write_config
     from qefpn.experiments.prepare import prepare_data
 
+    check(config)
     with contextlib.redirect_stdout(io.StringIO()):  # rank 0 says it again; drawn and checked once, not by all at once
         prepare_data(config, directory)
     write_config(config, directory / "config.yaml")
