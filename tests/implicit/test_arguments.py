@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 from typing import NamedTuple
 
 import pytest
@@ -23,8 +23,13 @@ from qefpn.implicit import (
     build_adjoint,
     build_residual,
     build_solver,
+    describe,
     fixed_point,
 )
+from qefpn.implicit.layout import StateLayout
+from qefpn.implicit.masks import Drops
+from qefpn.implicit.problem import Problem
+from qefpn.parts import allowed, build_part
 
 
 def test_build_by_name():
@@ -157,6 +162,45 @@ def test_settings_are_values(settings):
     for name in vars(settings) or ("anything",):
         with pytest.raises(FrozenInstanceError):
             setattr(settings, name, 1)
+
+
+BUILDERS = {"Adjoint": build_adjoint, "Equilibrium": build_residual}
+OTHER_SETTINGS = [*SETTINGS, Anderson(3, 1e-2, memory=4), QuasiEquilibrium(1e-3, 2), ImplicitAdjoint(Broyden(5, 1e-2))]
+
+
+@pytest.mark.parametrize("settings", OTHER_SETTINGS, ids=repr)
+def test_what_is_described_is_built_again(settings):
+    described = describe(settings)
+    build = next((b for end, b in BUILDERS.items() if type(settings).__name__.endswith(end)), build_solver)
+    assert build(**described) == settings
+    assert described["name"] in repr(described) and all(not isinstance(v, Broyden) for v in described.values())
+
+
+@dataclass(frozen=True)
+class Named(Broyden):
+    """Of somebody's own: no name stands for it."""
+
+    gain: float = 2.0
+
+
+def test_one_of_somebody_s_own_is_described_by_its_class():
+    described = describe(Named(3))
+    assert described["_target_"].endswith("test_arguments.Named") and described["gain"] == 2.0
+    with allowed(["tests"]):
+        assert build_part(described, Named, "solver") == Named(3)
+
+
+@pytest.mark.parametrize("record", [StateLayout, Drops, Problem, type(StateLayout.of(torch.ones(1, 2)).leaves[0])])
+def test_records_cannot_be_changed(record):
+    with pytest.raises(FrozenInstanceError):
+        record.__setattr__(object.__new__(record), "anything", 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4, 4), (3, 3), (3, 5), (3,), (3, 4, 1), (12,)])
+def test_another_shape_than_the_state_s_is_told(shape):
+    for state, answer in ((torch.ones(3, 4), torch.ones(shape)), ((torch.ones(3, 4),), (torch.ones(shape),))):
+        with pytest.raises(ValueError, match=r"keep the shape of the state: expected \(3, 4\), got"):
+            fixed_point(lambda z, answer=answer: answer, state)
 
 
 def test_a_solution_cannot_be_changed():

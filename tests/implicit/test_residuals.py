@@ -263,3 +263,15 @@ def test_a_forward_derivative_can_be_taken_of_one(grad: bool) -> None:
         )
     torch.testing.assert_close(slope, 3 * point**2 * direction)
     torch.testing.assert_close(change, 6 * point * again * direction)
+
+
+def test_masks_without_keys_depend_on_seed_solve_and_sample():
+    def drawn(seed, manual_seed):
+        torch.manual_seed(manual_seed)
+        return [sorted(mask.tolist()) for mask in draw_masks(4, 200, 0.1, seed, None)]
+
+    first = drawn(0, 1)
+    assert first == drawn(0, 1) and all(first)
+    assert len({tuple(mask) for mask in first}) == 4  # one a sample
+    for other in (drawn(1, 1), drawn(0, 2)):
+        assert all(mask != former for mask, former in zip(other, first, strict=True))
