@@ -85,8 +85,8 @@ def main(argv: Sequence[str]) -> int:
     return 1 if pictures.unreadable else 0
 
 
-def _check(action: str, options: DictConfig, words: Sequence[str]) -> None:
-    given = {word.lstrip("+~").partition("=")[0] for word in words}
+def _check(action: str, options: DictConfig, overrides: Sequence[str]) -> None:
+    given = {word.lstrip("+~").partition("=")[0] for word in overrides}
     for other in ACTIONS:
         for key in OWN[other]:
             ensure(action == other or key not in given, f"{key} is of `analyze {other}`, not of `analyze {action}`")

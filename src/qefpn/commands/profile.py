@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """This command's own words, and those that choose a network as for `qefpn train`."""
+    """This command's own overrides, and those that choose a network as for `qefpn train`."""
     keys = [str(key) for key in compose_config("profile", [])]
     own: list[str] = []
     rest: list[str] = []
@@ -94,7 +94,7 @@ def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, rest
 
 
-def chosen(options: DictConfig, words: Sequence[str]) -> tuple[TrainConfig, SaliencyModule, Path | None]:
+def chosen(options: DictConfig, overrides: Sequence[str]) -> tuple[TrainConfig, SaliencyModule, Path | None]:
     """The configuration and its network: a checkpoint's, or a fresh one composed as `qefpn train` composes it."""
     if options.checkpoint is None:
         ensure(
@@ -102,13 +102,14 @@ def chosen(options: DictConfig, words: Sequence[str]) -> tuple[TrainConfig, Sali
             "data.root is for the quality of a trained network: give checkpoint=RUN/checkpoints/best.ckpt too",
         )
         own = [f"allow=[{','.join(map(str, options.allow))}]"]
-        (composed,) = check_overrides("train", [*words, "data.root=.", *own], multirun=False)
+        (composed,) = check_overrides("train", [*overrides, "data.root=.", *own], multirun=False)
         config = parse_config(composed)
         unloaded(config)
         check(config)
         return config, build_module(config), None
     ensure(
-        not words, f"{' '.join(words)}: the network is the checkpoint's; leave out {'it' if len(words) < 2 else 'them'}"
+        not overrides,
+        f"{' '.join(overrides)}: the network is the checkpoint's; leave out {'it' if len(overrides) < 2 else 'them'}",
     )
     checkpoint = Path(str(options.checkpoint)).expanduser()
     config = run_config(checkpoint)

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from qefpn.errors import UserError
-from qefpn.experiments.command_line import process_rank, read_words, train_help
+from qefpn.experiments.command_line import process_rank, read_overrides, train_help
 from qefpn.sweeps.plan import wants_resume
 from qefpn.text import one_line
 
@@ -45,7 +45,7 @@ HYDRA_FLAGS = (*MULTIRUN, *WITH_VALUE, "--hydra-help", "--resolve")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Read the words, then hand over to Hydra, which composes the configuration and calls :func:`train`.
+    """Read the overrides, then hand over to Hydra, which composes the configuration and calls :func:`train`.
 
     Returns:
         0; 1 where jobs of a multirun failed; 2 for a user's mistake; 128 and its number where a signal ended it.
@@ -53,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
     if process_rank() > 0:  # the other processes of a run say nothing
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         argv = [_unquoted(word) for word in argv]
-    dashed, words = split_flags(argv)
-    dashed, words = search_config_dir(dashed, words)
+    dashed, overrides = split_flags(argv)
+    dashed, overrides = search_config_dir(dashed, overrides)
     flags = [word.split("=")[0] for word in dashed if word.startswith("-")]
     if "-h" in flags or "--help" in flags:
         print(train_help(SUMMARY))
@@ -65,16 +65,16 @@ def main(argv: Sequence[str]) -> int:
     from qefpn.experiments.runtime import quiet_libraries  # here, since --help must answer at once
 
     quiet_libraries()
-    if check_looks(dashed, words):
-        return compose_and_call(dashed, words)
+    if check_looks(dashed, overrides):
+        return compose_and_call(dashed, overrides)
     if any(flag in MULTIRUN for flag in flags):
         from qefpn.sweeps.start import start_sweep
 
-        return start_sweep(words, lambda given: compose_and_call(dashed, given))
-    if wants_resume(words):
+        return start_sweep(overrides, lambda given: compose_and_call(dashed, given))
+    if wants_resume(overrides):
         raise UserError("sweep.resume goes on with a multirun: give -m and its hydra.sweep.dir (a run: resume=CKPT)")
     _given[:] = ["train", *argv]
-    return compose_and_call(dashed, words, accept)
+    return compose_and_call(dashed, overrides, accept)
 
 
 _given: list[str] = []
@@ -82,19 +82,19 @@ _given: list[str] = []
 
 
 def compose_and_call(
-    flags: Sequence[str], words: Sequence[str], accept: Callable[[DictConfig], None] | None = None
+    flags: Sequence[str], overrides: Sequence[str], accept: Callable[[DictConfig], None] | None = None
 ) -> int:
     """Let Hydra compose the configuration, and call :func:`train` with it or what the flags ask for.
 
     Args:
         flags: for Hydra, such as ``-m``.
-        words: overrides.
+        overrides: as given on the command line.
         accept: of :class:`qefpn.experiments.composition.Loader`.
     """
     from qefpn.experiments.composition import own_loader, refuse_axes
     from qefpn.training.last_checkpoint import Stopped
 
-    quoted, parsed = read_words(words)
+    quoted, parsed = read_overrides(overrides)
     if not any(flag in MULTIRUN for flag in flags):
         refuse_axes(quoted, parsed)
     former, sys.argv = sys.argv, [sys.argv[0], *flags, *quoted]
@@ -156,20 +156,20 @@ def train(config: DictConfig) -> float | None:
 
 
 def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values, and the rest: Hydra takes no flag between two of its words."""
+    """Flags with their values, and the rest: Hydra takes no flag between two overrides."""
     flags: list[str] = []
-    words: list[str] = []
+    overrides: list[str] = []
     for number, word in enumerate(argv):
         belongs = number > 0 and argv[number - 1] in WITH_VALUE and "=" not in word
-        (flags if word.startswith("-") or belongs else words).append(word)
-    return flags, words
+        (flags if word.startswith("-") or belongs else overrides).append(word)
+    return flags, overrides
 
 
-def check_looks(flags: Sequence[str], words: Sequence[str]) -> bool:
+def check_looks(flags: Sequence[str], overrides: Sequence[str]) -> bool:
     """Whether Hydra is to show something and to run nothing. What it would show composes, as that of a run.
 
     Raises:
-        UserError: flags that do not go together, or words that do not compose.
+        UserError: flags that do not go together, or overrides that do not compose.
     """
     taken = dict.fromkeys(flag.partition("=")[0] for flag in flags if flag.startswith("-"))
     looks = [flag for flag in taken if flag in LOOK]
@@ -190,12 +190,12 @@ def check_looks(flags: Sequence[str], words: Sequence[str]) -> bool:
             raise UserError(f"{name} {value}: it takes {', '.join(LOOK[name])}")
         if name in ("--package", "-p") and (not value or value.startswith("-")):
             raise UserError(f"{name} takes the name of a part of the configuration, such as solver")
-    if look == "--hydra-help" and words:
-        raise UserError(f"--hydra-help tells of Hydra alone and takes no {words[0]}")
+    if look == "--hydra-help" and overrides:
+        raise UserError(f"--hydra-help tells of Hydra alone and takes no {overrides[0]}")
     return True
 
 
-def search_config_dir(flags: Sequence[str], words: Sequence[str]) -> tuple[list[str], list[str]]:
+def search_config_dir(flags: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """``--config-dir DIR`` as what it means to Hydra, ``hydra.searchpath``, which every composition then sees.
 
     Raises:
@@ -214,11 +214,14 @@ def search_config_dir(flags: Sequence[str], words: Sequence[str]) -> tuple[list[
             raise UserError(f"{name} {folder}: there is no such directory of configuration files")
         places.append(f"file://{folder.resolve()}")
     if not places:
-        return kept, list(words)
-    given = [word for word in words if word.startswith("hydra.searchpath=")]
+        return kept, list(overrides)
+    given = [word for word in overrides if word.startswith("hydra.searchpath=")]
     for word in given:
         places += [place for place in word.partition("=")[2].strip("[]").split(",") if place]
-    return kept, [*(word for word in words if word not in given), f"hydra.searchpath=[{','.join(map(quoted, places))}]"]
+    return kept, [
+        *(word for word in overrides if word not in given),
+        f"hydra.searchpath=[{','.join(map(quoted, places))}]",
+    ]
 
 
 def quoted(place: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line: paths taken verbatim, words read as Hydra reads them, help from the config files."""
+"""The command line: paths taken verbatim, overrides read as Hydra reads them, help from the config files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OPEN_KEYS = ("backbone.options", "data.lists", "hydra.launcher.additional_parame
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """The words as Hydra's grammar wants them.
+    """The overrides as Hydra's grammar wants them.
 
     Values of keys that hold a path are quoted, since the grammar refuses or splits many file names; ``null``
     and, for Hydra's own directories, interpolations keep their meaning. Keys below ``OPEN_KEYS`` get their
@@ -70,11 +70,11 @@ def _holds_path(key: str) -> bool:
     return key in PATH_KEYS or key.startswith("data.lists.")
 
 
-def read_words(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
-    """The words quoted, and what Hydra reads in them.
+def read_overrides(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """The overrides quoted, and what Hydra reads in them.
 
     Raises:
-        UserError: for words that are neither ``key=value`` nor ``~key``, and values that cannot be read.
+        UserError: for overrides that are neither ``key=value`` nor ``~key``, and values that cannot be read.
     """
     for argument in arguments:
         if argument.startswith("-"):
@@ -94,12 +94,12 @@ def read_words(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[Override]:
-    """What Hydra reads in the words, one override a word.
+    """What Hydra reads in the overrides, one override a word.
 
     Raises:
-        UserError: for words that cannot be read.
+        UserError: for overrides that cannot be read.
     """
-    return read_words(arguments)[1]
+    return read_overrides(arguments)[1]
 
 
 def command_help(name: str, summary: str) -> str:

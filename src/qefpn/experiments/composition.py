@@ -35,7 +35,7 @@ from qefpn.experiments.ablations import (
     with_layers,
     with_row,
 )
-from qefpn.experiments.command_line import CONFIG_MODULE, OPEN_KEYS, read_words
+from qefpn.experiments.command_line import CONFIG_MODULE, OPEN_KEYS, read_overrides
 from qefpn.experiments.named_classes import refuse_foreign_classes
 from qefpn.experiments.schema import known_keys, unknown_key
 from qefpn.parts import allow
@@ -121,13 +121,13 @@ class Loader(ConfigLoaderImpl):
     ) -> DictConfig:
         if not validate_sweep_overrides:  # hydra.main asks for hydra.mode alone, which is what -m says
             return OmegaConf.create({"hydra": {"mode": None}})
-        words = list(overrides)
-        if config_name == "train" and any(word.startswith((f"{GROUP}=", "solver=unroll")) for word in words):
+        chosen = list(overrides)
+        if config_name == "train" and any(word.startswith((f"{GROUP}=", "solver=unroll")) for word in chosen):
             seen = self.catalogue(overrides)
-            words = choose_rows(words, seen.rows, every=run_mode == RunMode.MULTIRUN)
-            words = with_layers(with_row(words, seen.read), seen.read)
-        with explained(str(config_name), words):
-            config = super().load_configuration(config_name, words, run_mode, from_shell, validate_sweep_overrides)
+            chosen = choose_rows(chosen, seen.rows, every=run_mode == RunMode.MULTIRUN)
+            chosen = with_layers(with_row(chosen, seen.read), seen.read)
+        with explained(str(config_name), chosen):
+            config = super().load_configuration(config_name, chosen, run_mode, from_shell, validate_sweep_overrides)
         allow(OmegaConf.select(config, "allow"))
         refuse_foreign_classes(config)
         option = str(config.hydra.runtime.choices.get(GROUP) or "")
@@ -137,9 +137,9 @@ class Loader(ConfigLoaderImpl):
             self.accept(config)
         return config
 
-    def catalogue(self, words: Sequence[str] = ()) -> Catalogue:
-        """What is there, with the directories that ``hydra.searchpath`` among the words names."""
-        searched = [word for word in words if word.startswith("hydra.searchpath=")]
+    def catalogue(self, overrides: Sequence[str] = ()) -> Catalogue:
+        """What is there, with the directories that ``hydra.searchpath`` among the overrides names."""
+        searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
         return Catalogue(self._parse_overrides_and_create_caching_repo("train", searched)[1])
 
 
@@ -164,14 +164,14 @@ def own_loader(accept: Accept | None = None) -> Iterator[None]:
         GlobalHydra.instance().hydra = held
 
 
-def catalogue(words: Sequence[str] = ()) -> Catalogue:
-    """The config files of all groups, those in the directories of ``hydra.searchpath=`` among the words too."""
-    return Loader(create_config_search_path(f"pkg://{CONFIG_MODULE}")).catalogue(words)
+def catalogue(overrides: Sequence[str] = ()) -> Catalogue:
+    """The config files of all groups, those in the directories of ``hydra.searchpath=`` among the overrides too."""
+    return Loader(create_config_search_path(f"pkg://{CONFIG_MODULE}")).catalogue(overrides)
 
 
-def group_options(group: str, words: Sequence[str] = ()) -> list[str]:
+def group_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
     """The options of a config group, by name."""
-    return catalogue(words).options(group)
+    return catalogue(overrides).options(group)
 
 
 def compose_config(name: str, arguments: Sequence[str]) -> DictConfig:
@@ -180,7 +180,7 @@ def compose_config(name: str, arguments: Sequence[str]) -> DictConfig:
     Raises:
         UserError: one line that names the key or option at fault, and what is close to it.
     """
-    return _composed(name, read_words(arguments)[0])
+    return _composed(name, read_overrides(arguments)[0])
 
 
 def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
@@ -220,7 +220,7 @@ def check_overrides(name: str, arguments: Sequence[str], *, multirun: bool) -> I
     Raises:
         UserError: as :func:`compose_config`.
     """
-    quoted, parsed = read_words(arguments)
+    quoted, parsed = read_overrides(arguments)
     ablation = ablation_name(arguments)
     if ablation is not None:
         seen = catalogue(quoted)
@@ -255,13 +255,15 @@ def refuse_axes(quoted: Sequence[str], parsed: Sequence[Override]) -> None:
             raise UserError(f"{text}: for a run each give -m too; a list is written {key}=[{value}]")
 
 
-def expand_rows(words: Sequence[str]) -> list[str]:
-    """The words of a multirun with an axis over the rows of its ablation: all of them where none are chosen.
+def expand_rows(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a multirun with an axis over the rows of its ablation: all of them where none are chosen.
 
     Raises:
         UserError: a row that does not exist.
     """
-    return choose_rows(words, catalogue(words).rows, every=True) if ablation_name(words) else list(words)
+    return (
+        choose_rows(overrides, catalogue(overrides).rows, every=True) if ablation_name(overrides) else list(overrides)
+    )
 
 
 @contextlib.contextmanager
@@ -270,7 +272,7 @@ def explained(name: str, quoted: Sequence[str]) -> Iterator[None]:
 
     Args:
         name: of the command's config.
-        quoted: the words that are composed.
+        quoted: the overrides that are composed.
 
     Raises:
         UserError: in place of their exceptions.

@@ -50,30 +50,30 @@ def _is_below(key: str, group: str) -> bool:
     return key == group or key.startswith(f"{group}.")
 
 
-def refuse_idle_keys(words: Sequence[str], config: TrainConfig) -> None:
-    """Refuse what a run's own words set in vain.
+def refuse_idle_keys(overrides: Sequence[str], config: TrainConfig) -> None:
+    """Refuse what a run's own overrides set in vain.
 
     Args:
-        words: ``key=value`` as given. What a file sets is left alone: it may be written for several choices.
+        overrides: ``key=value`` as given. What a file sets is left alone: it may be written for several choices.
         config: what came of them.
 
     Raises:
         UserError: one line with the word and the choice that makes it idle.
     """
-    for word in words:
+    for word in overrides:
         key, _, value = word.partition("=")
         for rule in RULES:
             if value != "null" and any(_is_below(key.lstrip("+"), one) for one in rule.keys) and rule.idle(config):
                 raise UserError(f"{word} changes nothing: {rule.why}; leave it out")
 
 
-def refuse_others_keys(action: str, words: Sequence[str]) -> None:
+def refuse_others_keys(action: str, overrides: Sequence[str]) -> None:
     """Refuse keys of `qefpn data` that belong to another action.
 
     Raises:
         UserError: one line with the key and whose it is.
     """
-    for word in words:
+    for word in overrides:
         key = word.partition("=")[0].lstrip("+~")
         if any(_is_below(key, one) for one in ACTIONS[action]):
             continue

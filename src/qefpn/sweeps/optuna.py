@@ -69,8 +69,8 @@ class OptunaSweeper(Sweeper):
         Raises:
             SweepRefused: there is no Optuna, no axis to search, or a storage that cannot be opened.
         """
-        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        fixed, space = search_space(OverridesParser.create().parse_overrides(words))
+        overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        fixed, space = search_space(OverridesParser.create().parse_overrides(overrides))
         if not space:
             raise SweepRefused("hydra/sweeper=optuna has nothing to search: give a key several values, or an interval")
         directory = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -95,9 +95,9 @@ class OptunaSweeper(Sweeper):
         from optuna.trial import TrialState
 
         for group in consecutive(trials):
-            words = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in group]
-            self.validate_batch_is_legal(words)
-            for trial, ended in zip(group, self.launcher.launch(words, group[0].number), strict=True):
+            overrides = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in group]
+            self.validate_batch_is_legal(overrides)
+            for trial, ended in zip(group, self.launcher.launch(overrides, group[0].number), strict=True):
                 score = ended.return_value
                 if score is None or math.isnan(score):  # error.txt in the job's directory says why
                     study.tell(trial.number, state=TrialState.FAIL)
@@ -137,10 +137,10 @@ def consecutive(trials: Iterable[Trial | FrozenTrial]) -> list[list[Trial | Froz
     return [[trial for _, trial in group] for _, group in itertools.groupby(numbered, lambda at: at[1].number - at[0])]
 
 
-def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, BaseDistribution]]:
+def search_space(parsed: Sequence[Override]) -> tuple[list[str], dict[str, BaseDistribution]]:
     """What all jobs have in common, and the distribution of each axis by its key."""
     fixed, space = [], {}
-    for override in overrides:
+    for override in parsed:
         if override.is_sweep_override():
             space[override.get_key_element()] = distribution(override)
         else:

@@ -1,4 +1,4 @@
-"""A multirun from its words to its summary: every choice is checked before the first job."""
+"""A multirun from its overrides to its summary: every choice is checked before the first job."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from qefpn.sweeps.plan import (
 from qefpn.sweeps.plugins import register
 
 
-def start_sweep(words: Sequence[str], launch: Callable[[Sequence[str]], int]) -> int:
+def start_sweep(overrides: Sequence[str], launch: Callable[[Sequence[str]], int]) -> int:
     """A run for each choice, below one directory; a sweep that was begun there goes on where asked to.
 
     Args:
-        words: overrides.
-        launch: lets Hydra sweep over the words that it is called with; its exit code.
+        overrides: as given on the command line.
+        launch: lets Hydra sweep over the overrides that it is called with; its exit code.
 
     Returns:
         0; 1 where jobs failed; 128 and its number where a signal ended the sweep.
 
     Raises:
-        UserError: words that cannot be, a directory of another sweep, a launcher that cannot work.
+        UserError: overrides that cannot be, a directory of another sweep, a launcher that cannot work.
     """
-    words = expand_rows(words)
-    resume = wants_resume(words)
-    if resume and not any(word.startswith(f"{SWEEP_DIR}=") for word in words):
+    overrides = expand_rows(overrides)
+    resume = wants_resume(overrides)
+    if resume and not any(word.startswith(f"{SWEEP_DIR}=") for word in overrides):
         raise UserError(f"sweep.resume=true needs {SWEEP_DIR}=DIR, the directory of the sweep to go on with")
-    plan = plan_of(words, parse_overrides(words))
-    directory, words = sweep_directory(words)
-    wait = waits(words)
-    check_choices(words)
+    plan = plan_of(overrides, parse_overrides(overrides))
+    directory, overrides = sweep_directory(overrides)
+    wait = waits(overrides)
+    check_choices(overrides)
     claim(directory, plan, resume=resume)
     register()
     try:
-        code = launch(words)
+        code = launch(overrides)
     except SweepRefused as refusal:
         if not read_jobs(directory):
             release(directory)  # the corrected command starts it
@@ -64,7 +64,7 @@ def start_sweep(words: Sequence[str], launch: Callable[[Sequence[str]], int]) ->
     return code or int(any(record.state not in fine for record in records))
 
 
-def check_choices(words: Sequence[str]) -> None:
+def check_choices(overrides: Sequence[str]) -> None:
     """Compose and check every choice of every axis once.
 
     Raises:
@@ -72,9 +72,9 @@ def check_choices(words: Sequence[str]) -> None:
     """
     started_by = os.environ.pop("TORCHELASTIC_RUN_ID", None)  # a trainer built to check knows of one machine alone
     try:
-        for composed in check_overrides("train", words, multirun=True):
+        for composed in check_overrides("train", overrides, multirun=True):
             config = parse_config(composed)
-            if chosen(words, "hydra/launcher") == "slurm":
+            if chosen(overrides, "hydra/launcher") == "slurm":
                 # GPUs are looked for where the job runs: a login node may have none
                 config.trainer.accelerator, config.trainer.sync_batchnorm = "cpu", None
             check(config)
