@@ -18,6 +18,7 @@ COMMANDS = {
     "data": "list, verify, download or synthesize data sets",
     "analyze": "states at depth and at convergence: the paper's Fig. 2 and Fig. 7",
     "report": "the page of a run, or the tables of a sweep",
+    "models": "the networks that come with the package",
     "profile": "parameters, MACs, speed and memory: the paper's Table III",
 }
 

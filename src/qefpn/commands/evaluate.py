@@ -6,9 +6,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from qefpn.errors import UserError
 from qefpn.experiments.checks import check
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
@@ -17,6 +14,7 @@ from qefpn.experiments.run_config import evaluation_data, run_config, run_direct
 from qefpn.experiments.runtime import quiet_libraries
 from qefpn.experiments.schema import TrainerConfig
 from qefpn.experiments.scoring import evaluate_run
+from qefpn.models.packed import network_file, shipped
 
 SUMMARY = """
 qefpn evaluate - saliency maps, scores.csv, metrics.json, a table and a report from a checkpoint
@@ -33,9 +31,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     quiet_libraries()
     options = command_config("evaluate", argv)
-    if OmegaConf.is_missing(options, "checkpoint"):
-        raise UserError("checkpoint is not set: give checkpoint=RUN/checkpoints/best.ckpt")
-    checkpoint = Path(str(options.checkpoint)).expanduser()
+    checkpoint = network_file(options.checkpoint)
     config = run_config(checkpoint)
     config.data = evaluation_data(config.data, options.data)
     config.protocol = options.protocol or config.protocol
@@ -44,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     config.trainer, config.logger = TrainerConfig(), {}  # nor the machine that it ran on
     config.trainer.max_epochs = 1
     check(config)
-    directory = Path(str(options.output)).expanduser() if options.output else run_directory(checkpoint) / "evaluation"
+    directory = Path(str(options.output)).expanduser() if options.output else _usual_directory(checkpoint)
     directory.mkdir(parents=True, exist_ok=True)
     data = prepare_data(config, directory, train=False)
     source = run_directory(checkpoint) / "log.csv"
@@ -61,3 +57,8 @@ def main(argv: Sequence[str]) -> int:
         save_maps=options.save_maps,
     )
     return 1 if data.report().errors else 0
+
+
+def _usual_directory(checkpoint: Path) -> Path:
+    """Below the checkpoint's run; nothing is written into the package."""
+    return (Path() if checkpoint in shipped().values() else run_directory(checkpoint)) / "evaluation"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -28,14 +26,15 @@ from qefpn.inference.files import Job, find_inputs, output_folder, plan
 from qefpn.inference.output import OUTPUT_TYPES, encode, render
 from qefpn.inference.predictor import Predictor, in_batches
 from qefpn.inference.record import Record, made_by
+from qefpn.models.packed import network_file
 from qefpn.text import one_line
 
 SUMMARY = """
 qefpn predict - a mask for every picture, at the picture's own size and orientation
 
-qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=holiday.jpg output=mask.png
-qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=pictures output=cutouts output_type=rgba
-curl URL | qefpn predict checkpoint=RUN/checkpoints/best.ckpt input=- output=- output_type=rgba > cutout.png
+qefpn predict input=holiday.jpg output=mask.png
+qefpn predict input=pictures output=cutouts output_type=rgba checkpoint=RUN/checkpoints/best.ckpt
+curl URL | qefpn predict input=- output=- output_type=rgba > cutout.png
 
 A folder of results is gone on with: a second run makes what is missing, and what changed.
 """
@@ -69,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _options(argv: Sequence[str]) -> DictConfig:
     config = command_config("predict", argv)
-    for key in ("checkpoint", "input", "output"):
+    for key in ("input", "output"):
         if OmegaConf.is_missing(config, key) or config[key] in (None, ""):
             raise UserError(f"{key} is not set: give {key}=...")
     if config.output_type not in OUTPUT_TYPES:
@@ -101,11 +100,12 @@ def _predict(config: DictConfig, stdout: TextIO) -> int:
             print(f"qefpn predict: {passed_over(found.others)}", file=sys.stderr)
         jobs = plan(found.pictures, found.base, output, folder, output_type)
     device = choose_device(str(config.device))
-    predictor = Predictor(str(config.checkpoint), device=device, image_size=config.image_size)
+    checkpoint = network_file(config.checkpoint)
+    predictor = Predictor(checkpoint, device=device, image_size=config.image_size)
     if record is not None:
         options = {"output_type": output_type, "image_size": predictor.image_size}
         options |= {"threshold": float(config.threshold)} if output_type == "binary" else {}
-        record.made = made_by(Path(os.path.expanduser(str(config.checkpoint))), options)
+        record.made = made_by(checkpoint, options)
     outcome = Outcome()
     try:
         _run(jobs, predictor, config, record, outcome, stdout)

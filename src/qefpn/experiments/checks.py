@@ -20,6 +20,7 @@ from qefpn.experiments.trainer import check_accelerator, probe
 from qefpn.implicit import Adjoint, Residual, Solver
 from qefpn.models import QEFPN
 from qefpn.models.lite import PACKAGED, packaged_weights
+from qefpn.models.packed import network_file
 from qefpn.models.weights import read_checkpoint
 from qefpn.parts import build_part
 from qefpn.training.callbacks import build_callbacks, build_profiler
@@ -161,7 +162,8 @@ def _check_files(config: TrainConfig) -> None:
         path = getattr(config, key)
         if path is None:
             continue
-        content = build_named(f"{key}={path}", functools.partial(read_checkpoint, Path(path).expanduser()))
+        file = network_file(path) if key == "init" else Path(path).expanduser()
+        content = build_named(f"{key}={path}", functools.partial(read_checkpoint, file))
         whole = isinstance(content, dict) and "state_dict" in content and "hyper_parameters" in content
         ensure(whole, f"{key}={path} is no checkpoint of qefpn train")
     weights = config.backbone.weights

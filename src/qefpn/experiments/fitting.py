@@ -69,7 +69,7 @@ def fit(experiment: Experiment, loggers: Sequence[Logger] = ()) -> Fitted:
     directory.mkdir(parents=True, exist_ok=True)
     write_config(config, directory / "config.yaml")
     if config.init is not None:
-        start_from(module, Path(config.init))
+        start_from(module, config.init)
     checkpoints = directory / "checkpoints"
     resumed = None if config.resume is None else Path(config.resume).expanduser()
     averaged = any(isinstance(callback, WeightAveraging) for callback in experiment.callbacks)
@@ -225,7 +225,7 @@ def write_data(data: SaliencyDataModule, path: Path) -> None:
     write_json(path, content)
 
 
-def start_from(module: SaliencyModule, path: Path) -> None:
+def start_from(module: SaliencyModule, path: str) -> None:
     """Copy the weights of a trained network into a fresh one.
 
     Raises:
@@ -261,7 +261,7 @@ def check_checkpoint(path: Path, module: SaliencyModule, *, averaged: bool = Fal
         )
     if "place" not in content.get(OWN, {}) or SaliencyDataModule.__qualname__ not in content:
         raise UserError(
-            f"resume={path} was written by an earlier version and does not say exactly where to go on: "
+            f"resume={path} does not say exactly where to go on (it is packed, or of an earlier version): "
             f"init={path} starts a fresh run from its weights"
         )
     if "averaging_state" in content and not averaged:

@@ -79,7 +79,8 @@ class Predictor:
     what ``qefpn predict`` saves and what ``qefpn evaluate`` scores.
 
     Args:
-        checkpoint: of ``qefpn train``, such as ``RUN/checkpoints/best.ckpt``.
+        checkpoint: of ``qefpn train``, such as ``RUN/checkpoints/best.ckpt``; the name of a network that comes with the
+            package; None for the usual one of these.
         device: where the network runs, such as "cpu" or "cuda:0".
         image_size: side of the network's square input in pixels; None for that of the checkpoint.
         batch_size: how many pictures of a list go through the network at once, at most.
@@ -93,7 +94,7 @@ class Predictor:
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         *,
         device: str | torch.device = "cpu",
         image_size: int | None = None,
@@ -104,7 +105,7 @@ class Predictor:
             raise ValueError(f"image_size must be at least 32, not {image_size}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        loaded = load_trained(Path(os.path.expanduser(checkpoint)))
+        loaded = load_trained(checkpoint)
         self.device = torch.device(device)
         self.network = loaded.network.eval().to(self.device)
         self.image_size = image_size or loaded.image_size

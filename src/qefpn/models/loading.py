@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qefpn.errors import UserError
 from qefpn.models.network import QEFPN
+from qefpn.models.packed import SUFFIX, network_file
 from qefpn.models.weights import read_checkpoint, refuse_named_classes
 from qefpn.parts import allowed
 
@@ -19,19 +20,20 @@ FILLED_IN = (f"{PREFIX}mean", f"{PREFIX}std")
 """Entries that the network fills in where a checkpoint of an earlier version lacks them."""
 
 
-def load_model(path: str | Path, *, allow: Sequence[str] = ()) -> QEFPN:
-    """The network of a Lightning checkpoint, on the CPU and in evaluation mode.
+def load_model(path: str | Path | None = None, *, allow: Sequence[str] = ()) -> QEFPN:
+    """The network of a Lightning checkpoint, or one that comes with the package, on the CPU and in evaluation mode.
 
     Reads ``hyper_parameters["network"]`` (the arguments of ``QEFPN``) and the entries of ``state_dict``
     that begin with "network.". Nothing but tensors and plain values is ever unpickled.
 
     Args:
-        path: the file.
+        path: the file; the name of a network that comes with the package, such as "mobile"; ``None`` for the usual one.
         allow: packages beside ours that parts of the network may be of, such as ``["my_package"]``: they are imported.
 
     Raises:
         UserError: no such file, no such checkpoint, or one that does not fit this version's network.
     """
+    path = network_file(path)
     with allowed(allow):
         return network_of(read_checkpoint(path), path)
 
@@ -42,6 +44,8 @@ def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
     options = settings.get("network") if isinstance(settings, Mapping) else None
     state = content.get("state_dict") if isinstance(content, Mapping) else None
     if not isinstance(options, Mapping) or not isinstance(state, Mapping):
+        if Path(path).suffix == SUFFIX:
+            raise UserError(f"{path}: the card that says what network it is, {Path(path).stem}.json, is missing")
         raise UserError(f"{path}: is no checkpoint of qefpn train (it has no hyper_parameters.network and state_dict)")
     refuse_named_classes(options, path)
     own: dict[str, Tensor] = {
@@ -67,12 +71,13 @@ class TrainedNetwork:
     image_size: int
 
 
-def load_trained(path: Path) -> TrainedNetwork:
-    """Read a checkpoint of ``qefpn train``.
+def load_trained(path: str | Path | None) -> TrainedNetwork:
+    """Read a checkpoint of ``qefpn train``, or a network that comes with the package, as :func:`load_model` does.
 
     Raises:
         UserError: as :func:`load_model`.
     """
+    path = network_file(path)
     content = read_checkpoint(path)
     network = network_of(content, path)
     return TrainedNetwork(network, int(content["hyper_parameters"].get("image_size", 352)))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qefpn.errors import UserError
+from qefpn.models.packed import SUFFIX, read_packed
 from qefpn.parts import check_target
 
 logger = logging.getLogger(__name__)
@@ -21,10 +22,13 @@ PREFIXES = ("_orig_mod.", "module.", "network.", "model.", "backbone.", "encoder
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """What ``torch.load(weights_only=True)`` reads from ``path``; anything else is a ``UserError``."""
+    """What ``torch.load(weights_only=True)`` reads from ``path``, or :func:`~qefpn.models.packed.read_packed` from a
+    .safetensors file; anything else is a ``UserError``."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file" if not path.exists() else f"{path}: is not a file")
+    if path.suffix == SUFFIX:
+        return read_packed(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

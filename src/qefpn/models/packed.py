@@ -1,0 +1,131 @@
+"""A trained network in two files, without pickle: NAME.safetensors and NAME.json, its card.
+
+The card says what the network is (arguments of ``QEFPN``, side of its pictures), how it came about (data and its terms,
+command, commit), what it scores, and the sha256 of the tensors. Weights of two dimensions and more are kept in float16,
+norms and biases in float32: half the size, and no statistic of a batch norm leaves the range of its type.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from qefpn.atomic import atomic_file, write_atomic
+from qefpn.errors import UserError
+from qefpn.text import did_you_mean
+
+SUFFIX = ".safetensors"
+FOLDER = Path(str(resources.files("qefpn"))) / "pretrained"
+DEFAULT = "mobile"
+"""The network that is meant where none is named."""
+
+PREFIX = "network."
+NEEDED = ("name", "sha256", "network", "image_size", "data", "licence", "recipe", "scores")
+
+
+def shipped() -> dict[str, Path]:
+    """Name → file of the networks that come with the package."""
+    return {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
+
+
+def network_file(given: str | Path | None) -> Path:
+    """The file of a network: a path as it is, or one that comes with the package by its name; ``None`` for
+    :data:`DEFAULT`.
+
+    Raises:
+        UserError: no file is there, and no network of that name comes with the package.
+    """
+    there = shipped()
+    name = DEFAULT if given is None else str(given)
+    path = Path(name).expanduser()
+    if given is not None and (path.exists() or path.name != name or path.suffix):
+        return path
+    if name in there:
+        return there[name]
+    listed = f"there are: {', '.join(there)}" if there else "none comes with this version"
+    raise UserError(f"no network {name!r} comes with the package{did_you_mean(name, there)}; {listed}; or give a file")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card of a packed network.
+
+    Args:
+        path: of the .safetensors file.
+
+    Raises:
+        UserError: it is missing, or is none.
+    """
+    file = path.with_suffix(".json")
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{file}: the card of {path.name} is missing; both files belong together") from None
+    except ValueError:
+        card = None
+    missing = [key for key in NEEDED if key not in card] if isinstance(card, dict) else list(NEEDED)
+    if missing:
+        raise UserError(f"{file}: is no card of a network (it says nothing of {missing[0]})")
+    assert isinstance(card, dict)
+    return card
+
+
+def read_packed(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds that is needed to use its network.
+
+    Args:
+        path: of the .safetensors file. Where it has no card it is anybody's, and only its tensors are given.
+
+    Raises:
+        UserError: a file that cannot be read, or that is not the one that its card describes.
+    """
+    data = path.read_bytes()
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be read as a safetensors file ({error})") from None
+    if not path.with_suffix(".json").exists():
+        return {"state_dict": tensors}
+    card = read_card(path)
+    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+        raise UserError(f"{path}: is not the file that {path.stem}.json describes (its sha256 is another)")
+    return {
+        "state_dict": {
+            f"{PREFIX}{key}": value.float() if value.is_floating_point() else value for key, value in tensors.items()
+        },
+        "hyper_parameters": {"network": card["network"], "image_size": card["image_size"]},
+        "qefpn": {"config": card["config"]} if "config" in card else {},
+    }
+
+
+def write_packed(content: Mapping[str, Any], path: Path, about: Mapping[str, Any]) -> None:
+    """Write a network and its card.
+
+    Args:
+        content: of a checkpoint of ``qefpn train``.
+        path: of the .safetensors file; the card goes beside it.
+        about: what the card says besides: ``data``, ``licence``, ``recipe``, ``scores``; further keys replace its own.
+    """
+    state = {key.removeprefix(PREFIX): value for key, value in content["state_dict"].items() if key.startswith(PREFIX)}
+    tensors = {
+        key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
+        for key, value in state.items()
+    }
+    data = save(tensors)
+    settings = content["hyper_parameters"]
+    card = {
+        "name": path.stem,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "network": {**settings["network"], "weights": None},
+        "image_size": settings["image_size"],
+        **about,
+    }
+    with atomic_file(path) as part:
+        part.write_bytes(data)
+    write_atomic(path.with_suffix(".json"), json.dumps(card, indent=1, ensure_ascii=False) + "\n")
