@@ -3,7 +3,8 @@
     python benchmarks/ship.py RUN/checkpoints/best.ckpt --scores DIR/metrics.json --image-size 320 \
         --data "..." --licence "..." --command "qefpn train ..." [--name mobile] [--folder src/qefpn/pretrained]
 
-What only training needs stays, since ``init=NAME`` starts from it. Scores are those of `qefpn evaluate` with the packed file itself:
+What only training needs stays, since ``init=NAME`` starts from it. Scores are those of `qefpn evaluate` with the packed
+file itself:
 pack once without ``--scores``, evaluate ``checkpoint=NAME``, and pack again with them.
 """
 
