@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from PIL import Image
 from torch import Tensor
 
 from qefpn.errors import UserError
 from qefpn.models import QEFPN, build_backbone, lite
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from qefpn.models.packed import write_packed
 
 # Of each level, by the PyPI package efficientnet_lite_pytorch 0.1.0 (its own network, not timm's) with the same weights
 # and `drawn()`: shape, mean of the absolute values, and the values at (0, 0, 0), (-1, -1, -1) and (3, 1, 2).
@@ -130,3 +135,66 @@ def test_weights_without_a_normalisation_of_their_own_keep_imagenets(tmp_path: P
     torch.testing.assert_close(network.mean.flatten(), torch.tensor(IMAGENET_MEAN))
     torch.testing.assert_close(network.std.flatten(), torch.tensor(IMAGENET_STD))
     assert "mean" not in former
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+@pytest.mark.parametrize("levels", [(2, 3, 4, 5), (3, 4), (5,)])
+def test_the_trunk_is_that_of_timm(name: str, levels: tuple[int, ...]) -> None:
+    """Names, outputs, gradients and running statistics; sizes that no stride divides."""
+    torch.manual_seed(0)
+    own = build_backbone(name, levels)
+    theirs = timm.create_model(f"tf_{name}", features_only=True, out_indices=[level - 1 for level in levels])
+    state = own.trunk.state_dict()
+    assert list(state) == list(theirs.state_dict())[: len(state)]  # timm keeps stages that no level needs
+    assert 5 not in levels or len(state) == len(theirs.state_dict())
+    theirs.load_state_dict(state, strict=False)
+    for images in (torch.randn(2, 3, 75, 101), torch.randn(2, 3, 64, 96)):
+        for one in (own.trunk, theirs):
+            one.zero_grad()
+        found, wanted = own.trunk(images), theirs(images)
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True)) and len(found) == len(levels)
+        sum(x.square().sum() for x in found).backward()
+        sum(x.square().sum() for x in wanted).backward()
+        for (key, a), b in zip(own.trunk.named_parameters(), theirs.parameters(), strict=False):
+            assert a.grad is not None and b.grad is not None
+            assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5 * b.grad.abs().max()), key
+    for key, value in own.trunk.state_dict().items():
+        assert torch.equal(theirs.state_dict()[key], value), key  # the running statistics, too
+    assert tuple(theirs.feature_info.channels()) == own.channels
+    assert tuple(theirs.feature_info.reduction()) == own.strides
+    trained = timm.models.get_pretrained_cfg(f"tf_{name}")
+    assert (tuple(own.mean), tuple(own.std)) == (trained.mean, trained.std)
+
+
+def test_fresh_weights_are_drawn_as_timm_draws_them() -> None:
+    own, theirs = (
+        build_backbone("efficientnet_lite1").trunk,
+        timm.create_model("tf_efficientnet_lite1", features_only=True),
+    )
+    for (key, a), b in zip(own.named_parameters(), theirs.parameters(), strict=True):
+        if a.numel() > 500 and a.ndim > 1:
+            assert abs(float(a.std() / b.std()) - 1) < 0.2, key
+
+
+HEAVY = ("timm", "torchvision", "torch._dynamo", "matplotlib", "wandb", "pytorch_lightning", "torchmetrics")
+
+
+def test_prediction_needs_no_library_of_networks_and_no_lightning(tmp_path: Path) -> None:
+    """They would cost a start three times what torch alone does."""
+    network = QEFPN("efficientnet_lite0", channels=8, expansion=1)
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    content = {"state_dict": state, "hyper_parameters": {"network": network.options, "image_size": 64}}
+    about = dict.fromkeys(("data", "licence", "recipe", "scores"), "")
+    write_packed(content, tmp_path / "small.safetensors", about)
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    words = [
+        "predict",
+        f"checkpoint={tmp_path}/small.safetensors",
+        f"input={tmp_path}/a.png",
+        f"output={tmp_path}/b.png",
+    ]
+    code = f"import sys; from qefpn.cli import main; assert main({words}) == 0; "
+    code += f"print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert Image.open(tmp_path / "b.png").size == (40, 30)

@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(command_help("predict", SUMMARY))
         return 0
-    quiet_libraries()
+    quiet_libraries(lightning=False)
     config, stdout = _options(argv), sys.stdout
     # Nothing but the picture may reach standard output, whatever a library prints, where it goes there.
     aside = contextlib.redirect_stdout(sys.stderr) if config.output == "-" else contextlib.nullcontext()

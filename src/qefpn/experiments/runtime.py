@@ -17,9 +17,14 @@ from qefpn.errors import UserError
 T = TypeVar("T")
 
 
-def quiet_libraries() -> None:
-    """Leave out what libraries say of themselves: Lightning's tips and inventory, deprecations inside them."""
-    import pytorch_lightning  # noqa: F401  # it sets the level of its logger when imported
+def quiet_libraries(*, lightning: bool = True) -> None:
+    """Leave out what libraries say of themselves: Lightning's tips and inventory, deprecations inside them.
+
+    Args:
+        lightning: whether Lightning is used, which takes twice as long to import as torch.
+    """
+    if lightning:
+        import pytorch_lightning  # noqa: F401  # it sets the level of its logger when imported
 
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -8,16 +8,19 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from qefpn.errors import UserError
 from qefpn.models.layers import resize
-from qefpn.models.lite import PACKAGED, load_lite_file, load_packaged, timm_name
+from qefpn.models.lite import PACKAGED, SCALES, load_lite_file, load_packaged
+from qefpn.models.lite_trunk import LiteTrunk
 from qefpn.models.weights import load_backbone_file
+
+if TYPE_CHECKING:
+    import torchvision  # it takes as long to import as torch, and is not always needed
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -185,6 +188,27 @@ class TimmBackbone(Backbone):
         return [x.permute(0, 3, 1, 2) for x in found] if self.nhwc else list(found)
 
 
+class LiteBackbone(Backbone):
+    """EfficientNet-Lite ("efficientnet_lite0" to "efficientnet_lite2")."""
+
+    mean = std = (0.5, 0.5, 0.5)
+
+    def __init__(self, name: str, levels: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = LiteTrunk(SCALES[name], levels)
+        self.channels = self.trunk.channels
+        self.strides = tuple(2**level for level in levels)
+
+    def stem_parameters(self) -> Iterator[nn.Parameter]:
+        """See ``Backbone``."""
+        return self.trunk.stem_parameters()
+
+    def extract(self, images: Tensor) -> list[Tensor]:
+        """See ``Backbone``."""
+        features: list[Tensor] = self.trunk(images)
+        return features
+
+
 _PROBE_SIZE = (64, 96)
 
 
@@ -302,7 +326,7 @@ def _build_lite(
 ) -> Backbone:
     if options:
         raise UserError(f"backbone {name!r} takes no options ({', '.join(options)}); models of timm do")
-    backbone = TimmBackbone(timm_name(name), levels, pretrained=False)
+    backbone = LiteBackbone(name, levels)
     if weights is not None and str(weights) == "DEFAULT":
         load_packaged(backbone.trunk, name)
     elif weights is not None:
@@ -333,6 +357,8 @@ def _refuse_sources(name: str, own: Mapping[str, Any]) -> None:
 
 
 def _build_torchvision(name: str, levels: Sequence[int], download: bool) -> Backbone:
+    import torchvision
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         hint = _close(name, [*known, *PACKAGED]) or "; for example resnet18, resnet50, convnext_tiny, timm/NAME"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from qefpn.errors import UserError
+from qefpn.models.lite_trunk import Scale
 from qefpn.models.weights import find_state, load_backbone_file, read_checkpoint
 
 
@@ -60,9 +61,11 @@ PACKAGED = {
 """The one place where packages and the sums of their files are written down (Apache-2.0, all three)."""
 
 
-def timm_name(name: str) -> str:
-    """timm's name of a network of :data:`PACKAGED`."""
-    return f"tf_{name}"
+SCALES = {
+    "efficientnet_lite0": Scale(),
+    "efficientnet_lite1": Scale(1.0, 1.1),
+    "efficientnet_lite2": Scale(1.1, 1.2),
+}
 
 
 def packaged_weights(name: str) -> bytes:
