@@ -171,7 +171,7 @@ def _check_files(config: TrainConfig) -> None:
         weights in (None, "DEFAULT") or Path(str(weights)).is_file(),
         f"backbone.weights={weights}: there is no such file; null and DEFAULT are the other choices",
     )
-    if weights == "DEFAULT" and config.backbone.is_ours and config.backbone.name in PACKAGED:
+    if weights == "DEFAULT" and config.init is None and config.backbone.is_ours and config.backbone.name in PACKAGED:
         packaged_weights(config.backbone.name)
     check_loggers(config)
 

@@ -24,7 +24,7 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
     decoder, pyramid, backbone = dict(config.decoder), config.pyramid, config.backbone
     return {
         "backbone": backbone.name if backbone.is_ours else {TARGET: backbone._target_} | backbone.options,
-        "weights": backbone.weights,
+        "weights": backbone.weights if config.init is None else None,  # which would be written over
         "backbone_options": backbone.options if backbone.is_ours else {},
         "channels": pyramid.channels,
         "levels": list(pyramid.levels),
