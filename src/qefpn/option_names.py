@@ -53,6 +53,9 @@ TARGETS: dict[str, dict[str, str]] = {
 FACTORIES = ("optimizer", "schedule")
 """Groups whose options are called later on: Hydra fills in what is known (``_partial_: true``)."""
 
+FOREIGN = {"adamw": ("momentum", "nesterov"), "sgd": ("betas",)}
+"""Keys of other optimizers that stood beside each one's own in the configurations of earlier versions."""
+
 USUAL = {
     "backbone": "qefpn.models.build_backbone",
     "data": "qefpn.data.SaliencyDataModule",
@@ -116,5 +119,7 @@ def _with_name(node: Mapping[str, Any]) -> dict[str, Any]:
 def _with_target(node: Mapping[str, Any], known: Mapping[str, str], is_factory: bool = False) -> dict[str, Any]:
     options = {str(key): value for key, value in node.items()}
     if TARGET not in options and options.get("name") in known:
+        if is_factory:
+            options = {key: value for key, value in options.items() if key not in FOREIGN.get(options["name"], ())}
         return {TARGET: known[options.pop("name")]} | ({PARTIAL: True} if is_factory else {}) | options
     return options

@@ -80,6 +80,18 @@ def test_a_configuration_of_names_is_the_same(words: tuple[str, ...]) -> None:
     assert with_targets(content) == content
 
 
+def test_a_configuration_of_an_earlier_version_makes_the_same_run(tmp_path: Path) -> None:
+    """Every key of its record stood in config.yaml, whichever optimizer was chosen."""
+    for optimizer in TARGETS["optimizer"]:
+        config = composed(f"optimizer={optimizer}")
+        former: dict[str, Any] = with_names(config_content(config))
+        every = {"momentum": 0.9, "nesterov": True, "betas": [0.9, 0.999], "train_stem": False}
+        former["optimizer"] = every | former["optimizer"]
+        read = config_of(former, Path("config.yaml"))
+        assert read == config
+        assemble(read, tmp_path)
+
+
 def test_a_name_that_is_no_option_is_told(tmp_path: Path) -> None:
     config = composed()
     config.solver = {"name": "broydn", "max_steps": 3}

@@ -50,7 +50,9 @@ def network_file(given: str | Path | None) -> Path:
     if name in there:
         return there[name]
     listed = f"there are: {', '.join(there)}" if there else "none comes with this version"
-    raise UserError(f"no network {name!r} comes with the package{did_you_mean(name, there)}; {listed}; or give a file")
+    raise UserError(
+        f"no network {name!r} comes with the package{did_you_mean(name, there)}; {listed}; or give a checkpoint's file"
+    )
 
 
 def read_card(path: Path) -> dict[str, Any]:
