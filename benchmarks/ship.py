@@ -61,7 +61,7 @@ def packable(content: dict[str, Any], image_size: int) -> dict[str, Any]:
     settings = content["hyper_parameters"]
     network = {**settings["network"], "block_dtype": "float32"}
     config = {**content["qefpn"]["config"], "init": None, "resume": None, "logger": {}}
-    config["data"] = {**config["data"], "root": ".", "image_size": image_size}
+    config["data"] = {**config["data"], "root": "of-the-run", "image_size": image_size}
     config["pyramid"] = {**config["pyramid"], "block_dtype": "float32"}
     return {
         **content,

@@ -70,6 +70,8 @@ def test_every_command_takes_it(
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["SYN-TE"]["images"] == 3
     assert sorted(path.name for path in shipped.iterdir()) == ["mobile.json", "mobile.safetensors"]
+    assert main(["evaluate"]) == 2  # its run's pictures are not there
+    assert "data.root is not set" in last_line(capsys)
     tune = ["init=mobile", "evaluate=false", "report=false", "trainer.max_steps=1"]
     assert main(words(tmp_path / "run", data_root, *tune)) == 0
     capsys.readouterr()

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from qefpn.errors import UserError
 from qefpn.experiments.checks import check
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
@@ -32,6 +33,10 @@ def main(argv: Sequence[str]) -> int:
     quiet_libraries()
     options = command_config("evaluate", argv)
     checkpoint = network_file(options.checkpoint)
+    if checkpoint in shipped().values() and not any(options.data[key] for key in ("root", "images", "masks")):
+        raise UserError(
+            "data.root is not set: give data.root=DIR, or checkpoint=RUN/checkpoints/best.ckpt, whose run had pictures"
+        )
     config = run_config(checkpoint)
     config.data = evaluation_data(config.data, options.data)
     config.protocol = options.protocol or config.protocol
