@@ -63,6 +63,8 @@ USUAL = {
 }
 """Group → the ``_target_`` of all options that come with the program."""
 
+OPTION_TARGETS = {*USUAL.values(), *(target for group in TARGETS.values() for target in group.values())}
+
 _NAMES = {target: name for group in TARGETS.values() for name, target in group.items()}
 
 

@@ -13,12 +13,11 @@ import dataclasses
 import importlib
 import inspect
 import re
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from qefpn.errors import UserError
-from qefpn.option_names import TARGET, TARGETS
+from qefpn.option_names import OPTION_TARGETS, TARGET, TARGETS
 from qefpn.text import did_you_mean
 
 __all__ = [
@@ -165,7 +164,7 @@ def _partial(
     _check_parts(node, where, nested, outer=True)
     target = str(node[TARGET])
     entry = _located(target, where)
-    if not (_is_trusted(entry) or _makes(entry, kinds)):
+    if not (_is_trusted(entry) or _makes(entry, kinds, target)):
         raise UserError(f"{where}.{TARGET}={target}: is no {' or '.join(kind.__name__ for kind in kinds)}")
     _check_options([key for key in node if not str(key).startswith("_")], entry, where, given)
     from hydra.utils import instantiate
@@ -176,15 +175,9 @@ def _partial(
         raise UserError(f"{where}: {_reason(error)}") from error
 
 
-def _makes(entry: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether it is one of ``kinds``, or a function of ours that says that it returns one."""
-    if isinstance(entry, type):
-        return issubclass(entry, kinds)
-    if not (inspect.isfunction(entry) and entry.__module__.partition(".")[0] == "qefpn"):
-        return False
-    made = typing.get_type_hints(entry).get("return")
-    made = typing.get_origin(made) or made
-    return isinstance(made, type) and issubclass(made, kinds)
+def _makes(entry: Any, kinds: tuple[type, ...], target: str) -> bool:
+    """Whether it is one of ``kinds``, or a function of ours that an option stands for: no other function is called."""
+    return issubclass(entry, kinds) if isinstance(entry, type) else target in OPTION_TARGETS
 
 
 def _check_options(options: Iterable[str], entry: Any, where: str, given: tuple[str, ...]) -> None:

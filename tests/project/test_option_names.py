@@ -116,7 +116,9 @@ def test_a_name_that_is_no_option_is_told(tmp_path: Path) -> None:
     (["solver._target_=qefpn.implicit.QuasiEquilibrium"], "is no Solver"),
     (["data._target_=qefpn.training.module.SaliencyModule"], "is no SaliencyDataModule"),
     (["trainer._target_=qefpn.training.module.SaliencyModule"], "is no Trainer"),
-    (["loss._target_=qefpn.losses.build_loss"], "loss: TypeError: build_loss() missing"),
+    (["loss._target_=qefpn.losses.build_loss"], "is no Module"),
+    (["edge_filter._target_=qefpn.data.reading.read_layers", "+edge_filter.source=a"], "is no tuple"),
+    (["schedule={_target_: qefpn.metrics.scores.mean, _partial_: true}"], "qefpn.metrics.scores"),
 ])  # fmt: skip
 def test_what_cannot_be_is_told_before_anything_is_read(words: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
