@@ -33,7 +33,8 @@ def main(argv: Sequence[str]) -> int:
     quiet_libraries()
     options = command_config("evaluate", argv)
     checkpoint = network_file(options.checkpoint)
-    if checkpoint in shipped().values() and not any(options.data[key] for key in ("root", "images", "masks")):
+    of_package = checkpoint in shipped().values()
+    if of_package and not any(options.data[key] for key in ("root", "images", "masks")):
         raise UserError(
             "data.root is not set: give data.root=DIR, or checkpoint=RUN/checkpoints/best.ckpt, whose run had pictures"
         )
@@ -45,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     config.trainer, config.logger = TrainerConfig(), {}  # nor the machine that it ran on
     config.trainer.max_epochs = 1
     check(config)
-    directory = Path(str(options.output)).expanduser() if options.output else _usual_directory(checkpoint)
+    usual = Path() if of_package else run_directory(checkpoint)  # nothing is written into the package
+    directory = Path(str(options.output)).expanduser() if options.output else usual / "evaluation"
     directory.mkdir(parents=True, exist_ok=True)
     data = prepare_data(config, directory, train=False)
     source = run_directory(checkpoint) / "log.csv"
@@ -62,8 +64,3 @@ def main(argv: Sequence[str]) -> int:
         save_maps=options.save_maps,
     )
     return 1 if data.report().errors else 0
-
-
-def _usual_directory(checkpoint: Path) -> Path:
-    """Below the checkpoint's run; nothing is written into the package."""
-    return (Path() if checkpoint in shipped().values() else run_directory(checkpoint)) / "evaluation"

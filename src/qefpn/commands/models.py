@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qefpn.errors import UserError
-from qefpn.models.packed import DEFAULT, read_card, shipped
+from qefpn.models.packed import DEFAULT, read_card, shipped, unknown_network
 
 SUMMARY = """
 qefpn models - the networks that come with the package: what they score, what they were trained on, their terms
@@ -26,8 +25,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     there = shipped()
     if unknown := next((word for word in argv if word not in there), None):
-        listed = f"there are: {', '.join(there)}" if there else "none comes with this version"
-        raise UserError(f"no network {unknown!r} comes with the package; {listed}")
+        raise unknown_network(unknown)
     if not there:
         print("no network comes with this version: train one, and give checkpoint=RUN/checkpoints/best.ckpt")
     for name, path in there.items():

@@ -49,10 +49,14 @@ def network_file(given: str | Path | None) -> Path:
         return path
     if name in there:
         return there[name]
+    raise unknown_network(name, "; or give a checkpoint's file")
+
+
+def unknown_network(name: str, way_out: str = "") -> UserError:
+    """What to say of a name that no network of the package has."""
+    there = shipped()
     listed = f"there are: {', '.join(there)}" if there else "none comes with this version"
-    raise UserError(
-        f"no network {name!r} comes with the package{did_you_mean(name, there)}; {listed}; or give a checkpoint's file"
-    )
+    return UserError(f"no network {name!r} comes with the package{did_you_mean(name, there)}; {listed}{way_out}")
 
 
 def read_card(path: Path) -> dict[str, Any]:
