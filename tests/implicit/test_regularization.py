@@ -75,8 +75,8 @@ def test_without_grad_it_is_a_number_and_without_a_jacobian_zero():
     with torch.no_grad():
         again = jacobian_regularization(problem, problem.z0, (problem.x,), samples=2, generator=draws[1])
     assert torch.equal(value.detach(), again) and not again.requires_grad
-    constant = jacobian_regularization(lambda z, x: x, problem.z0, (problem.x,))
-    assert float(constant) == 0.0
+    for constant in (lambda z, x: x, lambda z, x: torch.zeros_like(z)):  # with and without a graph
+        assert float(jacobian_regularization(constant, problem.z0, (problem.x,))) == 0.0
 
 
 def test_autocast_computes_in_float32():
@@ -84,8 +84,9 @@ def test_autocast_computes_in_float32():
     seen = []
 
     def f(z, x):
-        seen.append(z.dtype)
-        return problem(z, x)
+        value = problem(z, x)
+        seen.extend((z.dtype, value.dtype))  # autocast would multiply in bfloat16
+        return value
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = jacobian_regularization(f, problem.z0.bfloat16(), (problem.x.bfloat16(),))

@@ -173,8 +173,9 @@ def test_all_dropped_is_one_newton_like_linear_map():
 
 def test_literal_stops_where_it_starts_and_warns():
     problem = Contraction()
-    with pytest.warns(UserWarning, match="stops where it starts"):
+    with pytest.warns(UserWarning, match="stops where it starts") as told:
         residual = LiteralQuasiEquilibrium(p=0.3)
+    assert told[0].filename == __file__
     with pytest.warns(UserWarning, match="stops where it starts"):
         solution = fixed_point(problem, problem.z0, (problem.x,), residual=residual, keys=torch.arange(5))
     assert torch.equal(solution.value, problem.z0)
@@ -199,6 +200,27 @@ def test_literal_is_equation_10_elsewhere(closes_over):
         torch.testing.assert_close(literal(z) - z, expected, rtol=1e-12, atol=1e-14)
         dropped = (mask == 0).any(dim=1)
         assert expected[dropped].abs().max() > 1e-3 and expected[~dropped].abs().max() == 0
+
+
+@pytest.mark.parametrize("p", [0.0, 0.15])
+def test_literal_calls_f_on_the_samples_with_a_drop_alone(p):
+    sizes = []
+
+    class Counted(Contraction):
+        def __call__(self, z, x):
+            sizes.append(len(z))
+            return super().__call__(z, x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        residual = LiteralQuasiEquilibrium(p=p, seed=1)
+        literal, mask = bound(Counted(), residual, torch.tensor([4, 8, 15, 16, 23]))
+    z = torch.randn(5, 10, dtype=F64)
+    with torch.no_grad():
+        value = literal(z)
+    dropped = (mask == 0).any(dim=1)
+    assert set(sizes) == ({int(dropped.sum())} if dropped.any() else set()) and not dropped.all()
+    assert torch.equal(value[~dropped], z[~dropped])
 
 
 def test_jvp_runs_through_the_layers_of_a_pyramid_also_without_grad_and_in_inference_mode():

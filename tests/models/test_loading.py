@@ -77,6 +77,10 @@ def test_files_that_are_no_checkpoint_are_one_clear_line(tmp_path: Path) -> None
     assert "hyper_parameters" in problem({"state_dict": good["state_dict"]})
     assert "hyper_parameters" in problem({**good, "hyper_parameters": {"lr": 1}})
     assert "does not fit" in problem({**good, "hyper_parameters": {"network": {**OPTIONS, "channels": 12}}})
+    for huge in ({"expansion": 10**6}, {"channels": 10**6}, {"decoder_channels": 10**6}, {"decoder_passes": 10**6}):
+        # 10**6 channels would ask for terabytes: refused by the sizes of the weights, before memory is asked for
+        told = problem({**good, "hyper_parameters": {"network": {**OPTIONS, **huge}}})
+        assert "does not fit" in told and f"{next(iter(huge))}=1000000" in told and "too large" in told
     assert "does not fit" in problem({**good, "hyper_parameters": {"network": {**OPTIONS, "depth": 3}}})
     assert "does not fit" in problem({**good, "state_dict": {}})
     with pytest.raises(UserError, match="no such file"):

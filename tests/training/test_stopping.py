@@ -219,6 +219,16 @@ def test_deterministic_runs_repeat(tmp_path: Path, data_root: Path) -> None:
     assert_same_run(*runs)
 
 
+def test_one_picture_of_one_deepest_pixel_is_told(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Batch norm has no variance to go by: torch says so in a traceback."""
+    small = ["data.batch_size=1", "data.image_size=32", "data.scales=[32]"]
+    assert main(words(tmp_path / "run", data_root, "evaluate=false", *small)) == 2
+    line = one_line(capsys)
+    assert "data.batch_size" in line and "data.image_size" in line
+
+
 # ---------------------------------------------------------------------- loaders and disks
 
 

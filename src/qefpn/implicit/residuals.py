@@ -99,19 +99,19 @@ class LiteralQuasiEquilibrium(_Masked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._warn()
+        self._warn(4)  # above the dataclass's own __init__: who made it
 
     @staticmethod
-    def _warn() -> None:
+    def _warn(stacklevel: int) -> None:
         warnings.warn(
             "the literal residual (Eq. 10 as printed) is zero at z = 0 and wherever no element is "
             "dropped: its solve stops where it starts; 'quasi' is what the paper's text describes",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
     def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
-        self._warn()
+        self._warn(3)
         drops = self._drops(z, keys)
         batch = z.shape[0]
         if drops.rows.numel() == 0:

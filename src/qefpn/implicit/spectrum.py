@@ -76,5 +76,5 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of ``v`` at length 1 (zero rows as they are), and their lengths."""
     length = torch.linalg.vector_norm(v, dim=1)
-    scale = torch.where(length > 0, 1.0 / length, 0.0)
-    return torch.where(length[:, None] > 0, v * scale[:, None], v), length.to(accumulation_dtype(v.device))
+    column = length[:, None]
+    return torch.where(column > 0, v / column, v), length.to(accumulation_dtype(v.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
         for key, value in state.items()
         if key.startswith(PREFIX)
     }
+    _refuse_oversized(options, own, path)
     try:
         # the checkpoint holds the backbone's weights: none are downloaded or read from elsewhere
         network = QEFPN(**{**options, "weights": None})
@@ -61,6 +63,20 @@ def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
         lines = [line.strip() for line in str(error).strip().splitlines()]
         raise UserError(f"{path}: does not fit this version's network ({' '.join(lines[:2])[:200]})") from error
     return network.eval()
+
+
+def _refuse_oversized(options: Mapping[str, Any], own: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse settings of a network far larger than the weights beside them, before its memory is asked for."""
+    widest = max((side for value in own.values() for side in value.shape), default=0)
+    for keys, limit in (
+        (("channels", "expansion") if options.get("pyramid") != "none" else ("channels",), widest),
+        (("decoder_channels",), widest),
+        (("decoder_passes",), len(own)),
+    ):
+        values = [options[key] for key in keys if isinstance(options.get(key), int)]
+        if math.prod(values) > max(limit, 1):
+            given = ", ".join(f"{key}={options[key]}" for key in keys if key in options)
+            raise UserError(f"{path}: does not fit this version's network ({given} is too large for its weights)")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,15 @@ def raise_lost_process(error: Exception, processes: int, timeout: float, last: P
     ) from error
 
 
+def raise_single_value(error: Exception) -> None:
+    """Tell in one line that batch norm got one value a channel, which has no variance; return for any other error."""
+    if any("more than 1 value per channel" in text for text in _texts(error)):
+        raise UserError(
+            "batch norm cannot train on one picture a device whose deepest feature is a single pixel: "
+            "raise data.batch_size, or the side of the pictures (data.image_size, data.scales)"
+        ) from error
+
+
 @contextlib.contextmanager
 def library_errors(trainer: pl.Trainer, timeout: float, last: Path) -> Iterator[None]:
     """Errors of Lightning and of libraries below it as what they mean to a user.
@@ -75,6 +84,7 @@ def library_errors(trainer: pl.Trainer, timeout: float, last: Path) -> Iterator[
         raise KeyboardInterrupt from None
     except Exception as error:
         raise_loader_error(error)
+        raise_single_value(error)
         raise_lost_process(error, trainer.world_size, timeout, last)
         raise
 
