@@ -149,11 +149,10 @@ def class_of(target: str, kind: type[T], where: str) -> type[T]:
 
 def _unnamed(node: Any, where: str) -> NoReturn:
     name = node.get("name") if isinstance(node, Mapping) else None
-    if name is None:
+    known = TARGETS.get(where)
+    if name is None or known is None:
         raise UserError(f"{where}: has no {TARGET}, the class that it stands for")
-    known = TARGETS.get(where, {})
-    hint = did_you_mean(name, known)
-    raise UserError(f"{where}={name} is no option{hint}" + (f"; there are: {', '.join(known)}" if known else ""))
+    raise UserError(f"{where}={name} is no option{did_you_mean(name, known)}; there are: {', '.join(known)}")
 
 
 def _partial(

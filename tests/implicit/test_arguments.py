@@ -32,6 +32,11 @@ from qefpn.implicit.problem import Problem
 from qefpn.parts import allowed, build_part
 
 
+def test_a_solution_shows_what_it_found():
+    shown = repr(fixed_point(lambda z, x: 0.5 * z + x, torch.zeros(1, 1), (torch.ones(1, 1),)))
+    assert shown.startswith("Solution(value=") and "stats=" in shown and "record" not in shown
+
+
 def test_build_by_name():
     assert build_solver("broyden", max_steps=8, memory=4) == Broyden(8, memory=4)
     assert build_solver("anderson", damping=0.5) == Anderson(damping=0.5)
@@ -44,6 +49,7 @@ def test_build_by_name():
     assert build_adjoint("implicit", solver={"name": "anderson", "max_steps": 3}) == ImplicitAdjoint(Anderson(3))
     assert build_adjoint("implicit", solver=None) == ImplicitAdjoint()
     assert build_adjoint("phantom", steps=2) == PhantomAdjoint(2)
+    assert build_adjoint("phantom") == PhantomAdjoint(steps=5, damping=0.5)
     assert build_adjoint("jacobian_free") == JacobianFreeAdjoint()
     assert build_adjoint("shine") == ShineAdjoint()
     assert build_adjoint("unrolled", checkpoint=True) == UnrolledAdjoint(True)

@@ -39,6 +39,7 @@ def test_it_fits_only_the_very_shapes():
         torch.zeros(5, 10),
         torch.zeros(5, 10, dtype=F64, device="meta"),
         (torch.zeros(5, 10, dtype=F64),),
+        [torch.zeros(5, 10, dtype=F64)],
     ]
     for zero in others:
         assert last.start(zero) is zero

@@ -76,7 +76,7 @@ class Solution:
 
     value: State
     stats: SolveStats
-    record: BackwardRecord = field(default_factory=BackwardRecord, repr=False)
+    record: BackwardRecord = field(repr=False)
     intermediate: tuple[State, ...] = ()
 
     @property

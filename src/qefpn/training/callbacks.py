@@ -26,11 +26,7 @@ def build_callbacks(parts: Mapping[str, Any]) -> list[Callback]:
     Raises:
         UserError: no such callback, or options that it refuses.
     """
-    return [
-        build_part(_part(part, f"callbacks.{name}"), Callback, f"callbacks.{name}")
-        for name, part in parts.items()
-        if part is not None
-    ]
+    return [build_part(part, Callback, f"callbacks.{name}") for name, part in parts.items() if part is not None]
 
 
 def build_profiler(part: Mapping[str, Any]) -> Profiler | None:
@@ -39,13 +35,7 @@ def build_profiler(part: Mapping[str, Any]) -> Profiler | None:
     Raises:
         UserError: as :func:`build_callbacks`.
     """
-    return build_part(_part(part, "profiler"), Profiler, "profiler") if part else None  # type: ignore[type-abstract]
-
-
-def _part(node: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise UserError(f"{where}: has no _target_, the class that it stands for")
-    return node
+    return build_part(part, Profiler, "profiler") if part else None  # type: ignore[type-abstract]
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):

@@ -6,7 +6,6 @@ Each is a function of the network's parameter groups, so that :class:`qefpn.trai
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -168,12 +167,3 @@ def muon(
     _check(lr, backbone_lr_scale, pyramid_lr_scale, weight_decay, *decays, nesterov=nesterov, train_stem=train_stem)
     rated = _rated(groups, lr, backbone_lr_scale, pyramid_lr_scale, weight_decay, train_stem, decay_norms=False)
     return Muon(rated, lr=lr, momentum=momentum, nesterov=nesterov, betas=(betas[0], betas[1]))
-
-
-def build_optimizer(name: str, **options: Any) -> OptimizerFactory:
-    """The optimizer called ``name``, sgd, adamw or muon, with its options, as a function of parameter groups.
-
-    Raises:
-        ValueError: unknown name; the message lists what exists.
-    """
-    return functools.partial(OPTIMIZERS.get(name), **options)
