@@ -50,8 +50,10 @@ def test_every_output_at_the_picture_s_own_size(
     if kind == "binary":
         assert set(np.unique(found["wide.png"])) <= {0, 255}
     if kind == "rgba":
+        given = [f"input={pictures}/wide.jpg", f"output={tmp_path}/plain.png", "output_type=rgba", "matting=false"]
+        assert predict(tiny_run, *given) == 0
         source = np.asarray(Image.open(pictures / "wide.jpg").convert("RGB"), int)
-        assert np.abs(np.asarray(found["wide.png"])[..., :3].astype(int) - source).max() <= 3
+        assert np.abs(np.asarray(Image.open(tmp_path / "plain.png"))[..., :3].astype(int) - source).max() <= 3
 
 
 def test_a_binary_mask_is_the_map_above_the_threshold(pictures: Path, tiny_run: Path, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_a_binary_mask_is_the_map_above_the_threshold(pictures: Path, tiny_run: 
     assert predict(tiny_run, source, f"output={tmp_path}/mask.png", *words) == 0
     mask = np.asarray(Image.open(tmp_path / "mask.png"))
     np.testing.assert_array_equal(mask == 255, saliency >= threshold * 255)
-    assert predict(tiny_run, source, f"output={tmp_path}/cut.png", "output_type=rgba") == 0
+    assert predict(tiny_run, source, f"output={tmp_path}/cut.png", "output_type=rgba", "matting=false") == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "cut.png"))[..., 3], saliency)
 
 

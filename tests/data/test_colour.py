@@ -108,15 +108,17 @@ def test_masks_are_numbers_whatever_their_profile() -> None:
 
 def test_alpha_stays_beside_the_colours() -> None:
     alpha = RGB[..., 2] // 2
-    colours, found = read_layers(saved(Image.fromarray(np.dstack([RGB, alpha]))))
-    assert np.array_equal(colours, RGB) and found is not None and np.array_equal(found, alpha)
-    assert read_layers(saved(Image.fromarray(np.dstack([RGB, np.full_like(alpha, 255)]))))[1] is None
-    data = saved(Image.fromarray(np.dstack([RGB, alpha])), icc_profile=swapped())
-    assert (
-        np.abs(read_layers(data)[0].astype(int) - shown(saved(Image.fromarray(RGB), icc_profile=swapped()))).max() <= 1
-    )
-    grey, found = read_layers(saved(Image.fromarray(np.dstack([RGB[..., 0], alpha]))))
-    assert np.array_equal(grey[..., 1], RGB[..., 0]) and found is not None and np.array_equal(found, alpha)
+    found = read_layers(saved(Image.fromarray(np.dstack([RGB, alpha]))))
+    assert np.array_equal(found.colours, RGB) and found.alpha is not None and np.array_equal(found.alpha, alpha)
+    assert found.own is None and found.profile is None
+    assert read_layers(saved(Image.fromarray(np.dstack([RGB, np.full_like(alpha, 255)])))).alpha is None
+    found = read_layers(saved(Image.fromarray(np.dstack([RGB, alpha])), icc_profile=swapped()))
+    meant = shown(saved(Image.fromarray(RGB), icc_profile=swapped()))
+    assert np.abs(found.colours.astype(int) - meant).max() <= 1
+    assert found.own is not None and np.array_equal(found.own, RGB) and found.profile == swapped()
+    found = read_layers(saved(Image.fromarray(np.dstack([RGB[..., 0], alpha]))))
+    assert np.array_equal(found.colours[..., 1], RGB[..., 0])
+    assert found.alpha is not None and np.array_equal(found.alpha, alpha)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tif"])

@@ -97,8 +97,10 @@ def check(data: bytes) -> bool:
             if read is not readers[2][0]:  # maps are taken as they lie
                 shapes.add(array.shape[:2])
         try:
-            colours, alpha = read_layers(data)
+            layers = read_layers(data)
+            colours, alpha = layers.colours, layers.alpha
             assert alpha is None or (alpha.shape == colours.shape[:2] and alpha.dtype == np.uint8)
+            assert layers.own is None or (layers.own.shape == colours.shape and layers.profile)
             image, (width, height) = open_picture(data, draft=1)
             shapes.add((width, height) if orientation(image) > 4 else (height, width))
         except UserError:

@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
-import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from qefpn.atomic import DiskFull, atomic_file
-from qefpn.data.files import passed_over
-from qefpn.data.reading import on_white, read_layers
+from qefpn.atomic import atomic_file
+from qefpn.data.files import file_key, passed_over
+from qefpn.data.reading import Layers, read_layers
 from qefpn.errors import UserError
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import choose_device, progress_bar, quiet_libraries
+from qefpn.inference.cutout import background_named
 from qefpn.inference.files import Job, find_inputs, output_folder, plan
-from qefpn.inference.output import OUTPUT_TYPES, encode, render
-from qefpn.inference.predictor import Predictor, in_batches
+from qefpn.inference.output import CUT, OUTPUT_TYPES, Rendered, Rendering
+from qefpn.inference.pipeline import Outcome, Pipeline
+from qefpn.inference.predictor import Predictor
 from qefpn.inference.record import Record, made_by
 from qefpn.models.packed import network_file
-from qefpn.text import one_line
+from qefpn.text import did_you_mean, one_line
 
 SUMMARY = """
 qefpn predict - a mask for every picture, at the picture's own size and orientation
 
 qefpn predict input=holiday.jpg output=mask.png
-qefpn predict input=pictures output=cutouts output_type=rgba checkpoint=RUN/checkpoints/best.ckpt
+qefpn predict input=pictures output=out output_type=[map,rgba]
+qefpn predict input=holiday.jpg output=new.jpg output_type=background background=beach.jpg
 curl URL | qefpn predict input=- output=- output_type=rgba > cutout.png
 
 A folder of results is gone on with: a second run makes what is missing, and what changed.
 """
-
-_ENDS_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""After one of these errors no other result can be written either."""
-
-
-@dataclass
-class Outcome:
-    """What became of the pictures."""
-
-    done: int = 0
-    kept: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    ended_by: str = ""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -71,10 +59,6 @@ def _options(argv: Sequence[str]) -> DictConfig:
     for key in ("input", "output"):
         if OmegaConf.is_missing(config, key) or config[key] in (None, ""):
             raise UserError(f"{key} is not set: give {key}=...")
-    if config.output_type not in OUTPUT_TYPES:
-        raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {config.output_type!r}")
-    if not 0.0 <= float(config.threshold) <= 1.0:
-        raise UserError(f"threshold must be in [0, 1], not {config.threshold}")
     for key, least in (("batch_size", 1), ("image_size", 32)):
         if config[key] is not None and config[key] < least:
             raise UserError(f"{key} must be at least {least}, not {config[key]}")
@@ -83,8 +67,41 @@ def _options(argv: Sequence[str]) -> DictConfig:
     return config
 
 
+def _rendering(config: DictConfig) -> Rendering:
+    """What is made of a map."""
+    given = config.output_type
+    kinds = tuple(str(kind) for kind in given) if isinstance(given, ListConfig) else (str(given),)
+    for kind in kinds or ("",):
+        if kind not in OUTPUT_TYPES:
+            close = did_you_mean(kind, OUTPUT_TYPES)
+            raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, or a list, not {kind!r}{close}")
+    if len(set(kinds)) < len(kinds):
+        raise UserError(f"output_type=[{','.join(kinds)}] names one twice")
+    threshold = config.threshold
+    if threshold != "otsu" and not (isinstance(threshold, int | float) and 0.0 <= threshold <= 1.0):
+        raise UserError(f"threshold must be in [0, 1], or otsu, not {threshold}")
+    background = config.background
+    if (background is None) is ("background" in kinds):
+        way_out = "give background=#rrggbb, blur or a picture" if background is None else "add output_type=background"
+        raise UserError(f"output_type=background and background= belong together: {way_out}")
+    made = None if background is None else background_named(str(background), float(config.max_megapixels))
+    return Rendering(kinds, threshold if threshold == "otsu" else float(threshold), bool(config.matting), made)
+
+
+def _fingerprint(config: DictConfig, rendering: Rendering, image_size: int) -> dict[str, Any]:
+    """What decides how a result comes out, beside the network."""
+    options: dict[str, Any] = {"output_type": list(rendering.kinds), "image_size": image_size}
+    options |= {"flip": True} if config.flip else {}
+    options |= {"threshold": rendering.threshold} if "binary" in rendering.kinds else {}
+    options |= {"matting": rendering.matting} if set(CUT) & set(rendering.kinds) else {}
+    if rendering.background is not None:
+        path = Path(str(config.background)).expanduser()
+        options["background"] = [str(config.background), file_key(path) if path.is_file() else None]
+    return options
+
+
 def _predict(config: DictConfig, stdout: TextIO) -> int:
-    output, output_type = str(config.output), str(config.output_type)
+    output, rendering = str(config.output), _rendering(config)
     if output == "-" and stdout.isatty():
         raise UserError("output=-: standard output is a terminal: redirect it to a file or into a pipe")
     folder = output_folder(output)
@@ -92,23 +109,21 @@ def _predict(config: DictConfig, stdout: TextIO) -> int:
     if config.input == "-":
         if sys.stdin.isatty():
             raise UserError("input=-: standard input is a terminal: pipe a picture into it")
-        jobs = plan([], None, output, folder, output_type)
+        jobs = plan([], None, output, folder, rendering.kinds)
     else:
         made = set() if record is None else record.results()
         found = find_inputs(str(config.input), recursive=bool(config.recursive), output=folder, made=made)
         if found.others:
             print(f"qefpn predict: {passed_over(found.others)}", file=sys.stderr)
-        jobs = plan(found.pictures, found.base, output, folder, output_type)
+        jobs = plan(found.pictures, found.base, output, folder, rendering.kinds)
     device = choose_device(str(config.device))
     checkpoint = network_file(config.checkpoint)
-    predictor = Predictor(checkpoint, device=device, image_size=config.image_size)
+    predictor = Predictor(checkpoint, device=device, image_size=config.image_size, flip=bool(config.flip))
     if record is not None:
-        options = {"output_type": output_type, "image_size": predictor.image_size}
-        options |= {"threshold": float(config.threshold)} if output_type == "binary" else {}
-        record.made = made_by(checkpoint, options)
+        record.made = made_by(checkpoint, _fingerprint(config, rendering, predictor.image_size))
     outcome = Outcome()
     try:
-        _run(jobs, predictor, config, record, outcome, stdout)
+        _run(jobs, predictor, config, rendering, record, outcome, stdout)
     except KeyboardInterrupt:
         outcome.ended_by = "interrupted; run it again to go on"
     finally:
@@ -130,68 +145,50 @@ def _run(
     jobs: Sequence[Job],
     predictor: Predictor,
     config: DictConfig,
+    rendering: Rendering,
     record: Record | None,
     outcome: Outcome,
     stdout: TextIO,
 ) -> None:
-    """Read, predict and write in batches; what happened goes into ``outcome`` as it happens."""
+    def is_done(job: Job) -> bool:
+        return record is not None and not config.overwrite and job.source is not None and record.has(job)
+
+    def on_done(job: Job) -> None:
+        if record is not None and job.source is not None:
+            record.add(job)
+
     with progress_bar() as progress:
         task = progress.add_task("predict", total=len(jobs))
-
-        def pictures() -> Iterator[tuple[tuple[Job, np.ndarray, np.ndarray | None], np.ndarray]]:
-            for job in jobs:
-                if record is not None and not config.overwrite and job.source is not None and record.has(job):
-                    outcome.done += 1
-                    outcome.kept += 1
-                    progress.update(task, advance=1)
-                    continue
-                try:
-                    colours, alpha = _read(job, float(config.max_megapixels))
-                    yield (job, colours, alpha), on_white(colours, alpha)
-                except UserError as error:
-                    outcome.failures.append((job.label, str(error)))
-                    progress.update(task, advance=1)
-
-        for batch in in_batches(pictures(), int(config.batch_size)):
-            maps = predictor.batch([image for _, image in batch])
-            for ((job, colours, alpha), _), one in zip(batch, maps, strict=True):
-                picture = render(colours, alpha, one, str(config.output_type), float(config.threshold))
-                try:
-                    _write(job, picture, stdout)
-                except DiskFull as error:
-                    outcome.ended_by = f"{error}, and run it again to go on"
-                    return
-                except UserError as error:
-                    outcome.failures.append((job.label, str(error)))
-                except BrokenPipeError:
-                    raise  # who reads has enough: the command line ends without a word
-                except OSError as error:
-                    reason = f"{job.target or 'standard output'} could not be written ({error.strerror})"
-                    if error.errno in _ENDS_ALL:
-                        outcome.ended_by = f"{reason}: make room, or give another output, and run it again to go on"
-                        return
-                    outcome.failures.append((job.label, reason))
-                else:
-                    outcome.done += 1
-                    if record is not None and job.source is not None:
-                        record.add(job)
-            progress.update(task, advance=len(batch))
+        Pipeline(
+            predictor,
+            read=lambda job: _read(job, float(config.max_megapixels)),
+            write=lambda job, layers, saliency: _write(job, rendering(layers, saliency), stdout),
+            is_done=is_done,
+            on_done=on_done,
+            advance=lambda count: progress.update(task, advance=count),
+            outcome=outcome,
+        ).run(jobs, int(config.batch_size))
 
 
-def _read(job: Job, max_megapixels: float) -> tuple[np.ndarray, np.ndarray | None]:
+def _read(job: Job, max_megapixels: float) -> Layers:
     if job.source is None:
         return read_layers(sys.stdin.buffer.read(), max_megapixels=max_megapixels)
     return read_layers(job.source, max_megapixels=max_megapixels)
 
 
-def _write(job: Job, picture: np.ndarray, stdout: TextIO) -> None:
-    if job.target is None:
-        stdout.buffer.write(encode(picture))
-        stdout.buffer.flush()
-        return
-    data = encode(picture, job.target.suffix)
-    with atomic_file(job.target) as part:
-        part.write_bytes(data)
+def _write(job: Job, made: Mapping[str, Rendered], stdout: TextIO) -> None:
+    for kind, target in job.targets.items():
+        if target is None:
+            data = made[kind].encoded()
+            stdout.buffer.write(data)
+            stdout.buffer.flush()
+            continue
+        data = made[kind].encoded(target.suffix)
+        try:
+            with atomic_file(target) as part:
+                part.write_bytes(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 @contextlib.contextmanager

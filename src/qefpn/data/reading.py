@@ -6,6 +6,7 @@ Pillow decodes (it knows CMYK, palettes, 1 and 16 bits, EXIF); what each kind me
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
@@ -19,6 +20,7 @@ from qefpn.data.files import PictureFile
 from qefpn.errors import UserError
 
 __all__ = [
+    "Layers",
     "decode",
     "on_white",
     "picture_size",
@@ -86,11 +88,25 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def to_layers(image: Image.Image) -> tuple[Array, Array | None]:
-    """A decoded picture, upright, as uint8 sRGB (H, W, 3) and its alpha (H, W); None where it is opaque.
+@dataclass(frozen=True)
+class Layers:
+    """A picture, upright, in 8 bits.
 
-    The embedded colour profile is applied. 16 bits are scaled, not cut.
+    Attributes:
+        colours: (H, W, 3), sRGB: the embedded colour profile is applied.
+        alpha: (H, W); None where the picture is opaque.
+        own: (H, W, 3), the colours as they are in the file, where ``profile`` gives them another meaning than sRGB.
+        profile: the ICC profile of ``own``; None without.
     """
+
+    colours: Array
+    alpha: Array | None = None
+    own: Array | None = None
+    profile: bytes | None = None
+
+
+def to_layers(image: Image.Image) -> Layers:
+    """A decoded picture as its layers; 16 bits are scaled, not cut."""
     image = _upright(image)
     profile = image.info.get("icc_profile")
     alpha: Array | None = None
@@ -101,7 +117,10 @@ def to_layers(image: Image.Image) -> tuple[Array, Array | None]:
         alpha = np.array(rgba.getchannel("A"))
         image = image.getchannel(0) if image.mode == "LA" else rgba.convert("RGB")
         alpha = None if alpha.min() == 255 else alpha
-    return np.array(to_srgb(image, profile)), alpha
+    shown = to_srgb(image, profile)
+    if image.mode == "RGB" and shown is not image:  # by its profile
+        return Layers(np.array(shown), alpha, np.array(image), profile)
+    return Layers(np.array(shown), alpha)
 
 
 def on_white(colours: Array, alpha: Array | None) -> Array:
@@ -118,7 +137,8 @@ def to_rgb(image: Image.Image) -> Array:
 
     Transparency is laid on white (what hides under alpha 0 is arbitrary); else as :func:`to_layers`.
     """
-    return on_white(*to_layers(image))
+    layers = to_layers(image)
+    return on_white(layers.colours, layers.alpha)
 
 
 def to_mask(image: Image.Image) -> Array:
@@ -189,8 +209,8 @@ def _label(file: PictureFile | bytes) -> str:
     return "the picture" if isinstance(file, bytes) else str(file)
 
 
-def read_layers(file: PictureFile | bytes, *, max_megapixels: float | None = None) -> tuple[Array, Array | None]:
-    """Read a picture with its transparency (see :func:`to_layers`).
+def read_layers(file: PictureFile | bytes, *, max_megapixels: float | None = None) -> Layers:
+    """Read a picture with its transparency and its own colours (see :func:`to_layers`).
 
     Raises:
         UserError: the file is missing, no picture, truncated, or larger than ``max_megapixels`` (see

@@ -32,7 +32,7 @@ PATH_KEYS = (
         "data.images",
         "data.masks",
     ),
-    *("backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "download.mirror"),
+    *("background", "backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "download.mirror"),
 )
 OPEN_KEYS = ("backbone.options", "data.lists", "hydra.launcher.additional_parameters")
 """Mappings whose keys are the user's: Hydra adds to them only where told to with ``+``."""

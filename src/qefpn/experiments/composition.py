@@ -53,6 +53,8 @@ __all__ = [
 
 WHOLE = ("image_size", "batch_size", "num_workers")
 """Whole numbers whose default may be null."""
+OR_TEXT = (("predict", "threshold"),)
+"""(command, key) of numbers that may be a word."""
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}
 
 
@@ -200,7 +202,7 @@ def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
         kind = int if key.split(".")[-1] in WHOLE else type(default)
         if value == default or kind not in KINDS:
             continue  # what is text by default may be anything: 7 is a path, too
-        number = kind is float and type(value) is int
+        number = (kind is float and type(value) is int) or ((name, key) in OR_TEXT and type(value) is str)
         if not number and type(value) is not kind and not (value is None and default is None):
             raise UserError(f"{key} must be {KINDS[kind]}, not {value!r}")
     return config

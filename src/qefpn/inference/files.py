@@ -7,7 +7,7 @@ import mimetypes
 import os
 import stat
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,15 @@ _NO_FOLDERS = {".heic", ".heif", ".psd", ".exr", ".tga", ".ico", ".dng", ".cr2",
 
 @dataclass(frozen=True)
 class Job:
-    """A picture and its result. ``source`` None is standard input, ``target`` None standard output."""
+    """A picture and its results.
+
+    Attributes:
+        source: None is standard input.
+        targets: output type → file; None is standard output.
+    """
 
     source: Path | None
-    target: Path | None
+    targets: Mapping[str, Path | None]
 
     @property
     def label(self) -> str:
@@ -116,8 +121,9 @@ def output_folder(text: str) -> Path | None:
     return path
 
 
-def plan(found: Sequence[Path], base: Path | None, text: str, folder: Path | None, output_type: str) -> list[Job]:
-    """Where each result goes: below the output folder as the picture lies below the input folder, as PNG.
+def plan(found: Sequence[Path], base: Path | None, text: str, folder: Path | None, kinds: Sequence[str]) -> list[Job]:
+    """Where each result goes: below the output folder as the picture lies below the input folder, as PNG; several
+    output types into a folder each, out/map/a.png and out/rgba/a.png.
 
     Pictures that would share a name keep more of theirs: a.jpg.png and a.png.png, and where a pattern matches in
     several folders, one/a.png and two/a.png.
@@ -127,7 +133,7 @@ def plan(found: Sequence[Path], base: Path | None, text: str, folder: Path | Non
         base: the input folder, if it was one.
         text: ``output=``.
         folder: what :func:`output_folder` says of it.
-        output_type: what is to be saved.
+        kinds: the output types.
 
     Raises:
         UserError: a result would take the place of a picture, or several go to one file.
@@ -135,16 +141,21 @@ def plan(found: Sequence[Path], base: Path | None, text: str, folder: Path | Non
     pictures: Sequence[Path | None] = found or [None]
     if folder is None:
         target = None if text == "-" else Path(os.path.expanduser(text))
+        place = "standard output" if target is None else f"output={text}"
         if len(pictures) > 1:
-            place = "standard output" if target is None else f"output={text}"
             raise UserError(f"{place} is one file, but there are {len(pictures)} pictures: name a folder")
+        if len(kinds) > 1:
+            raise UserError(f"{place} is one file, but output_type names {len(kinds)}: name a folder")
         if target is not None:
-            check_suffix(target, output_type)
-        jobs = [Job(pictures[0], target)]
-    elif not found:
-        jobs = [Job(None, folder / "stdin.png")]
+            check_suffix(target, kinds[0])
+        jobs = [Job(pictures[0], {kinds[0]: target})]
     else:
-        jobs = [Job(one, folder / name) for one, name in zip(found, _names(found, base), strict=True)]
+        names = _names(found, base) if found else [Path("stdin.png")]
+        places = {kind: folder / kind if len(kinds) > 1 else folder for kind in kinds}
+        jobs = [
+            Job(one, {kind: place / name for kind, place in places.items()})
+            for one, name in zip(pictures, names, strict=True)
+        ]
     _keep_inputs(jobs)
     return jobs
 
@@ -190,7 +201,7 @@ def _sharing(names: Sequence[Path]) -> list[int]:
 
 def _keep_inputs(jobs: Sequence[Job]) -> None:
     inputs = {os.path.realpath(job.source): job.source for job in jobs if job.source is not None}
-    for job in jobs:
-        source = None if job.target is None else inputs.get(os.path.realpath(job.target))
+    for target in (target for job in jobs for target in job.targets.values() if target is not None):
+        source = inputs.get(os.path.realpath(target))
         if source is not None:
-            raise UserError(f"{job.target} would overwrite the picture {source}: choose another output")
+            raise UserError(f"{target} would overwrite the picture {source}: choose another output")

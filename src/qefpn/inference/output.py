@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -12,11 +13,16 @@ import torch
 from PIL import Image
 
 from qefpn.data.files import FORMATS
+from qefpn.data.reading import Layers, on_white
 from qefpn.errors import UserError
+from qefpn.inference.cutout import Background, laid_on, matte, parted
 from qefpn.losses import edges
 
-OUTPUT_TYPES = ("map", "binary", "rgba", "overlay", "edges")
+OUTPUT_TYPES = ("map", "binary", "rgba", "overlay", "edges", "background")
+CUT = ("rgba", "background")
+"""Those that cut the object out."""
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF", "JPEG2000")
+_WITH_PROFILE = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
@@ -39,29 +45,104 @@ def check_suffix(target: Path, output_type: str) -> None:
         raise UserError(f"output={target}: .pfm is not written; name a .png file")
 
 
-def render(
-    colours: np.ndarray, alpha: np.ndarray | None, saliency: np.ndarray, output_type: str, threshold: float
-) -> np.ndarray:
-    """What is saved: uint8 (H, W), RGB (H, W, 3) or RGBA (H, W, 4).
+@dataclass(frozen=True)
+class Rendered:
+    """A picture to be saved.
+
+    Attributes:
+        picture: uint8 (H, W), RGB (H, W, 3) or RGBA (H, W, 4), in sRGB.
+        own: the same in the colours of ``profile``, for formats that can hold one.
+        profile: an ICC profile.
+    """
+
+    picture: np.ndarray
+    own: np.ndarray | None = None
+    profile: bytes | None = None
+
+    def encoded(self, suffix: str = ".png") -> bytes:
+        """The file's bytes, with the colour profile where there is one and the format can hold it.
+
+        Raises:
+            UserError: as :func:`encode`.
+        """
+        if self.own is not None and _format(suffix) in _WITH_PROFILE:
+            return encode(self.own, suffix, self.profile)
+        return encode(self.picture, suffix)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How maps become pictures.
 
     Args:
-        colours: (H, W, 3) uint8 RGB.
-        alpha: (H, W) uint8, the picture's own, or None: a cut-out is as transparent as both say.
-        saliency: (H, W) uint8.
-        output_type: one of ``OUTPUT_TYPES``.
-        threshold: for ``binary``, in [0, 1].
+        kinds: of ``OUTPUT_TYPES``.
+        threshold: of ``binary``, in [0, 1]; "otsu" finds one for each map (Otsu, 1979).
+        matting: give cut-outs soft edges as in the picture (:mod:`qefpn.inference.cutout`) in place of the map's.
+        background: what ``background`` lays behind the object, as :func:`background_named` gives it.
     """
-    if output_type == "map":
-        return saliency
-    if output_type == "binary":
-        return np.where(saliency >= threshold * 255, 255, 0).astype(np.uint8)
-    if output_type == "rgba":
-        if alpha is not None:
-            saliency = ((saliency.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
-        return np.dstack([colours, saliency])
-    if output_type == "edges":
-        values = torch.from_numpy(saliency)[None, None].float() / 255
-        return (edges(values)[0, 0] * 255).round().byte().numpy()
+
+    kinds: tuple[str, ...] = ("map",)
+    threshold: float | str = 0.5
+    matting: bool = True
+    background: Background | None = None
+
+    def __call__(self, layers: Layers, saliency: np.ndarray) -> dict[str, Rendered]:
+        """What is saved of each kind.
+
+        Args:
+            layers: the picture.
+            saliency: its map, (H, W) uint8.
+        """
+        made: dict[str, Rendered] = {}
+        alpha: np.ndarray | None = None
+        for kind in self.kinds:
+            if kind in CUT and alpha is None:
+                alpha = self._alpha(layers, saliency)
+            if kind == "map":
+                made[kind] = Rendered(saliency)
+            elif kind == "binary":
+                made[kind] = Rendered(self._binary(saliency))
+            elif kind == "edges":
+                values = torch.from_numpy(saliency)[None, None].float() / 255
+                made[kind] = Rendered((edges(values)[0, 0] * 255).round().byte().numpy())
+            elif kind == "overlay":
+                made[kind] = Rendered(_overlay(layers.colours, saliency))
+            elif kind == "rgba":
+                made[kind] = self._cut_out(layers, cast(np.ndarray, alpha))
+            else:
+                made[kind] = self._on_background(layers, cast(np.ndarray, alpha))
+        return made
+
+    def _binary(self, saliency: np.ndarray) -> np.ndarray:
+        if self.threshold == "otsu":
+            return np.asarray(cv2.threshold(saliency, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1])
+        return np.where(saliency >= float(self.threshold) * 255, 255, 0).astype(np.uint8)
+
+    def _alpha(self, layers: Layers, saliency: np.ndarray) -> np.ndarray:
+        """How much of a pixel is kept: a cut-out is as transparent as it says and as the picture is already."""
+        alpha = matte(on_white(layers.colours, layers.alpha), saliency) if self.matting else saliency
+        if layers.alpha is None:
+            return alpha
+        return ((alpha.astype(np.uint16) * layers.alpha + 127) // 255).astype(np.uint8)
+
+    def _cut_out(self, layers: Layers, alpha: np.ndarray) -> Rendered:
+        def cut(colours: np.ndarray) -> np.ndarray:
+            return np.dstack([self._front(layers, colours, alpha)[0], alpha])
+
+        own = None if layers.own is None else cut(layers.own)
+        return Rendered(cut(layers.colours), own, layers.profile)
+
+    def _on_background(self, layers: Layers, alpha: np.ndarray) -> Rendered:
+        assert self.background is not None
+        front, back = self._front(layers, layers.colours, alpha)
+        return Rendered(laid_on(front, alpha, self.background(back, alpha)))
+
+    def _front(self, layers: Layers, colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The object's colours and the background's. A picture that is transparent already shows its object's own."""
+        return parted(colours, alpha) if self.matting and layers.alpha is None else (colours, colours)
+
+
+def _overlay(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     weight = saliency[..., None].astype(np.float32) / 255
     tint = np.array([255, 64, 32], np.float32)
     shaded = colours * (0.45 + 0.55 * weight)
@@ -69,14 +150,19 @@ def render(
     return np.clip(mixed, 0, 255).round().astype(np.uint8)
 
 
-def encode(picture: np.ndarray, suffix: str = ".png") -> bytes:
+def encode(picture: np.ndarray, suffix: str = ".png", profile: bytes | None = None) -> bytes:
     """The picture (H, W), RGB or RGBA as a file's bytes, without loss where the format can.
+
+    Args:
+        picture: uint8.
+        suffix: says the format.
+        profile: an ICC profile to embed.
 
     Raises:
         UserError: the format has no room for it, as WebP above 16383 pixels a side.
     """
     kind = _format(suffix)
-    if kind == "PNG":  # OpenCV's encoder takes a third of the time of Pillow's
+    if kind == "PNG" and profile is None:  # OpenCV's encoder takes a third of the time of Pillow's
         channels = picture.ndim == 3 and picture.shape[2]
         code = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(channels or 0)
         done, data = cv2.imencode(".png", picture if code is None else cv2.cvtColor(picture, code))
@@ -84,7 +170,8 @@ def encode(picture: np.ndarray, suffix: str = ".png") -> bytes:
             return data.tobytes()
     stream = io.BytesIO()
     try:
-        Image.fromarray(picture).save(stream, kind, **_OPTIONS.get(kind, {}))
+        options = _OPTIONS.get(kind, {}) | ({} if profile is None else {"icc_profile": profile})
+        Image.fromarray(picture).save(stream, kind, **options)
     except (OSError, ValueError, KeyError) as error:
         height, width = picture.shape[:2]
         raise UserError(f"{width}x{height} pixels cannot be written as {suffix} ({error}): name a .png file") from error

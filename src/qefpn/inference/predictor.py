@@ -65,11 +65,14 @@ def to_maps(logits: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray
 
 @torch.no_grad()
 def predict_maps(
-    network: QEFPN, images: Tensor, sizes: Sequence[tuple[int, int]], unroll: int | None = None
+    network: QEFPN, images: Tensor, sizes: Sequence[tuple[int, int]], unroll: int | None = None, *, flip: bool = False
 ) -> list[np.ndarray]:
     """Saliency maps of images (B, 3, H, W), uint8 or floating-point in [0, 1], each at its own size; ``unroll`` as
-    :meth:`QEFPN.run` has it."""
-    return to_maps(network.run(images, unroll=unroll).logits, sizes)
+    :meth:`QEFPN.run` has it. ``flip``: of the mean of the logits of the image and of its mirror image."""
+    logits = network.run(images, unroll=unroll).logits
+    if flip:
+        logits = (logits + network.run(images.flip(3), unroll=unroll).logits.flip(3)) / 2
+    return to_maps(logits, sizes)
 
 
 class Predictor:
@@ -86,6 +89,7 @@ class Predictor:
         batch_size: how many pictures of a list go through the network at once, at most.
         max_megapixels: larger pictures are refused; None for the default of
             :func:`~qefpn.data.decoding.decode`.
+        flip: take the mean with what the network makes of the mirror image: a little better, and twice the time.
 
     Raises:
         UserError: no checkpoint, or a damaged one; the message names the file.
@@ -100,6 +104,7 @@ class Predictor:
         image_size: int | None = None,
         batch_size: int = 8,
         max_megapixels: float | None = None,
+        flip: bool = False,
     ) -> None:
         if image_size is not None and image_size < 32:
             raise ValueError(f"image_size must be at least 32, not {image_size}")
@@ -111,6 +116,7 @@ class Predictor:
         self.image_size = image_size or loaded.image_size
         self.batch_size = batch_size
         self.max_megapixels = max_megapixels
+        self.flip = flip
         self._resize = TestTransform(self.image_size)
 
     @overload
@@ -173,7 +179,8 @@ class Predictor:
             return []
         resized = [torch.from_numpy(self._resize(image)) for image in images]
         inputs = torch.stack(resized).permute(0, 3, 1, 2)
-        return predict_maps(self.network, inputs.to(self.device), [image.shape[:2] for image in images])
+        sizes = [image.shape[:2] for image in images]
+        return predict_maps(self.network, inputs.to(self.device), sizes, flip=self.flip)
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:

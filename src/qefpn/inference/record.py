@@ -64,24 +64,27 @@ class Record:
 
     def has(self, job: Job) -> bool:
         """Whether the job is done as it would be now."""
-        return self._entries.get(self._key(job)) == self._entry(job)
+        entries = self._of(job)
+        return all(self._entries.get(key) == entry for key, entry in entries.items())
 
     def add(self, job: Job) -> None:
         """The job is done; now and then all is saved."""
-        self._entries[self._key(job)] = self._entry(job)
+        self._entries.update(self._of(job))
         self._changed = True
         if time.monotonic() - self._saved > _EVERY:
             self.save()
 
-    def _key(self, job: Job) -> str:
-        assert job.target is not None
-        return os.path.relpath(os.path.join(os.path.realpath(job.target.parent), job.target.name), self.folder)
-
-    def _entry(self, job: Job) -> list[Any]:
-        assert job.source is not None and job.target is not None
+    def _of(self, job: Job) -> dict[str, list[Any]]:
+        """Place in the folder → what would be kept of it."""
+        assert job.source is not None
         source = os.path.realpath(job.source)
         seen = hashlib.blake2b(os.fsencode(source) + str(file_key(source)).encode(), digest_size=8).hexdigest()
-        return [self.made, seen, *file_key(job.target)]
+        targets = [target for target in job.targets.values() if target is not None]
+        places = [os.path.join(os.path.realpath(target.parent), target.name) for target in targets]
+        return {
+            os.path.relpath(place, self.folder): [self.made, seen, *file_key(target)]
+            for place, target in zip(places, targets, strict=True)
+        }
 
     def save(self) -> None:
         """Write it; where that fails the next run makes everything again."""
