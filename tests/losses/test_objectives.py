@@ -73,6 +73,8 @@ def test_boundary_iou_by_hand() -> None:
     # inter 0.25, squares 0.25 + 1.25
     assert boundary_iou_loss(predicted, target).item() == pytest.approx(1 - 1.5 / 2.5, rel=1e-12)
     assert boundary_iou_loss(target, target).item() == pytest.approx(0.0, abs=1e-12)
+    both = boundary_iou_loss(torch.cat([predicted, target]), torch.cat([target, target]))  # a mean over pictures
+    assert both.item() == pytest.approx((1 - 1.5 / 2.5) / 2, rel=1e-12)
 
 
 def test_ssim_agrees_with_kornia_away_from_the_border() -> None:
@@ -257,6 +259,9 @@ def test_mistakes_are_named() -> None:
         build_loss("paper", edges=1.0)
     with pytest.raises(UserError, match="ce=-1"):
         build_loss("paper", ce=-1.0)
+    for wrong in (True, "1", None):
+        with pytest.raises(UserError, match=r"loss\.ce must be a number, not"):
+            build_loss("paper", ce=wrong)
     with pytest.raises(UserError, match="no weight 'edge'"):
         build_loss("no_edges", edge=1.0)
     with pytest.raises(ValueError, match=r"logits of shape \(1, 1, 4, 4\)"):

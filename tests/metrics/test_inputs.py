@@ -42,6 +42,9 @@ def test_one_picture_gives_one_record(batch: tuple[np.ndarray, np.ndarray]) -> N
     maps, masks = batch
     assert isinstance(saliency_scores(maps[0], masks[0]), dict)
     assert len(saliency_scores(maps[:1], masks[:1])) == 1
+    assert isinstance(saliency_scores(maps[0], masks[:1]), list) and isinstance(
+        saliency_scores(maps[:1], masks[0]), list
+    )
     assert saliency_scores([], []) == []
 
 
@@ -51,6 +54,8 @@ def test_boolean_masks_and_half_precision() -> None:
     soft = torch.rand(9, 9, generator=torch.Generator().manual_seed(0)).half()
     grey = mask.astype(np.uint8) * 255
     assert saliency_scores(soft, torch.from_numpy(mask)) == saliency_scores(soft.float(), grey)
+    assert saliency_scores(soft.bfloat16(), grey) == saliency_scores(soft.bfloat16().float(), grey)
+    assert saliency_scores(soft.float().requires_grad_(), grey) == saliency_scores(soft.float(), grey)
 
 
 def test_a_float_map_becomes_what_a_png_would_hold(tmp_path: Any) -> None:

@@ -1,0 +1,84 @@
+"""What a solve costs: every evaluation of f is counted, none is made for nothing, and the last may be recorded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.implicit.problems import F64, Contraction
+
+from qefpn.implicit import Anderson, Broyden, FixedPointIteration, Unroll, UnrolledAdjoint, fixed_point
+
+TOLERANT = [Broyden(40, 1e-6), Anderson(40, 1e-6), FixedPointIteration(40, 1e-6), Unroll(40, 1e-6)]
+FULL = [Broyden(4, 0.0), Anderson(4, 0.0), FixedPointIteration(4, 0.0), Unroll(4)]
+
+
+class Counted:
+    """tanh(zWᵀ + x) of one sample, and how often it was asked for."""
+
+    def __init__(self):
+        problem = Contraction(batch=1, size=6)
+        self.weight, self.x = problem.weight.detach(), problem.x.detach()
+        self.calls = 0
+
+    def __call__(self, z):
+        self.calls += 1
+        return torch.tanh(z @ self.weight.T + self.x)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("solver", [*TOLERANT, *FULL], ids=repr)
+def test_every_evaluation_is_counted_and_none_follows_convergence(solver, known):
+    f, z = Counted(), torch.zeros(1, 6, dtype=F64)
+    given = Counted()(z) if known else None
+    result = solver.solve(f, z, fz=given)
+    (evaluations,) = result.stats.evaluations.tolist()
+    assert f.calls == evaluations
+    (steps,) = result.stats.steps.tolist()
+    assert steps == (4 if solver in FULL else steps) and (steps < 40)
+    assert bool(result.stats.converged) is (solver in TOLERANT)
+    assert len(result.stats.trace) == (steps if isinstance(solver, Unroll) else steps + 1)
+
+
+@pytest.mark.parametrize("solver", TOLERANT[:3], ids=repr)
+def test_a_start_whose_value_is_known_is_no_candidate(solver):
+    """The adjoint that knows f(z0) wants an iterate of its own; a start that is not known may be the answer."""
+    f = Counted()
+    answer = solver.solve(f, torch.zeros(1, 6, dtype=F64)).value
+    assert solver.solve(f, answer).stats.steps.tolist() == [0]
+    result = solver.solve(f, answer, fz=f(answer))
+    assert result.stats.steps.tolist() == [1] and result.value is not answer
+
+
+@pytest.mark.parametrize("solver", FULL, ids=repr)
+def test_the_last_evaluation_alone_is_the_recorded_one(solver):
+    plain, recorded = Counted(), Counted()
+    z = torch.zeros(1, 6, dtype=F64)
+    result = solver.solve(plain, z, final=recorded)
+    assert recorded.calls <= 1  # a solver may ignore it
+    assert plain.calls + recorded.calls == int(result.stats.evaluations)
+    assert torch.equal(result.value, solver.solve(Counted(), z).value)
+    if isinstance(solver, (Anderson, FixedPointIteration)):
+        assert recorded.calls == 1
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_checkpointed_unrolling_evaluates_again_in_backward(checkpoint):
+    problem = Contraction(batch=2)
+    solution = fixed_point(
+        problem, problem.z0, (problem.x,), solver=Unroll(5), adjoint=UnrolledAdjoint(checkpoint=checkpoint)
+    )
+    forward = len(problem.calls)
+    problem.gradients(solution.value)
+    assert forward == 5 and len(problem.calls) == (10 if checkpoint else 5)
+
+
+def test_mistakes():
+    for make in (
+        lambda: UnrolledAdjoint(checkpoint=3),
+        lambda: FixedPointIteration(max_steps=0),
+        lambda: FixedPointIteration(rtol=-1.0),
+        lambda: Unroll(max_steps=0),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            make()
+    assert Unroll() == Unroll(max_steps=5, rtol=0.0) and not UnrolledAdjoint().checkpoint
