@@ -54,6 +54,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         root: folder of the data sets, or one data set (folder or zip).
         train: sets to train on; None: ``root`` itself.
         test: sets to test on; None: a share of the training pictures, held out; empty: none.
+        extra_test: further sets to test on, whatever ``test`` is, such as one of the domain that a network comes from.
         batch_size: pictures in a training batch, over all devices together.
         num_workers: loader processes a device; None: what suits the machine.
         image_size: side to which test pictures are resized.
@@ -89,6 +90,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         *,
         train: Sequence[str] | str | None = ("DUTS-TR",),
         test: Sequence[str] | str | None = ("ECSSD", "DUTS-TE", "DUT-OMRON", "PASCAL-S", "HKU-IS"),
+        extra_test: Sequence[str] | str = (),
         batch_size: int = 32,
         num_workers: int | None = None,
         image_size: int = 352,
@@ -122,6 +124,7 @@ class SaliencyDataModule(pl.LightningDataModule):
         self.root = None if root is None else Path(root).expanduser()
         self.train_sets = None if train is None else [train] if isinstance(train, str) else [str(n) for n in train]
         self.test_sets = None if test is None else [test] if isinstance(test, str) else [str(n) for n in test]
+        self.extra_test = [extra_test] if isinstance(extra_test, str) else [str(n) for n in extra_test or ()]
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.image_size = image_size
@@ -192,7 +195,8 @@ class SaliencyDataModule(pl.LightningDataModule):
                 self.train_pairs, transform=self.train_transform, cache=decoded, size=max(self.scales)
             )
 
-    def _load(self, part: Part, role: str, files: Mapping[str | None, str]) -> SetReport:
+    def _load(self, part: Part, role: str, files: Mapping[str | None, str], *, own: bool = True) -> SetReport:
+        """``own``: of the user's pictures, whose folders may be named outright."""
         name, split = part
         return load_set(
             self.root,
@@ -200,9 +204,9 @@ class SaliencyDataModule(pl.LightningDataModule):
             role=role,
             split=split or role,
             list_file=files.get(name),
-            layout=self.layout,
-            images=self.images,
-            masks=self.masks,
+            layout=self.layout if own else None,
+            images=self.images if own else None,
+            masks=self.masks if own else None,
             blank_masks=self.blank_masks,
             progress=self.progress,
         )
@@ -229,14 +233,16 @@ class SaliencyDataModule(pl.LightningDataModule):
         if self._report is not None and (self._found_training or not training):
             return
         train, val, test = self._own_split()
-        files = lists_by_set(self.lists, [name for name, _ in [*train, *val, *(test or ())]], self.root)
+        files = lists_by_set(
+            self.lists, [name for name, _ in [*train, *val, *(test or ())]] + self.extra_test, self.root
+        )
         training = training or test is None  # what is held out for testing is part of the training set
         trained = [self._load(part, "train", files) for part in train] if training else []
         validated = [self._load(part, "val", files) for part in val] if training else []
         tested = [self._load(part, "test", files) for part in test or ()]
-        report = make_report(
-            self.root or (trained or tested)[0].path, [*trained, *validated, *tested], self.findings_file
-        )
+        extra = [self._load((name, None), "test", files, own=False) for name in self.extra_test]
+        reports = [*trained, *validated, *tested, *extra]
+        report = make_report(self.root or reports[0].path, reports, self.findings_file)
         for line in report.lines():
             log.info(line)
         if self.on_error == "fail":
@@ -253,17 +259,21 @@ class SaliencyDataModule(pl.LightningDataModule):
             if not len(one.usable):
                 raise UserError(f"nothing usable is left of {one.name} at {one.path}: {one.line()}")
         self._split(trained, validated, tested)
+        self._add_tests(extra)
         self._report, self._found_training = report, training
 
-    def _split(self, trained: Sequence[SetReport], validated: Sequence[SetReport], tested: Sequence[SetReport]) -> None:
-        pairs = [pair for one in trained for pair in one.usable]
-        shapes = [shape for one in trained for shape in one.sizes]
-        self.test_pairs = {}
+    def _add_tests(self, tested: Sequence[SetReport]) -> None:
         for one in tested:
             title = one.name
             while title in self.test_pairs:  # two folders of one name
                 title += "'"
             self.test_pairs[title] = one.usable.items
+
+    def _split(self, trained: Sequence[SetReport], validated: Sequence[SetReport], tested: Sequence[SetReport]) -> None:
+        pairs = [pair for one in trained for pair in one.usable]
+        shapes = [shape for one in trained for shape in one.sizes]
+        self.test_pairs = {}
+        self._add_tests(tested)
         if not trained:
             return
         if self.test_sets is None and not tested:

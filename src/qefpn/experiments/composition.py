@@ -61,6 +61,15 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: 
 Accept = Callable[[DictConfig], None]
 
 
+def _fine_tuning(value: Any, fresh: Any, *, _root_: DictConfig) -> Any:
+    """``${fine_tuning:A,B}`` in a config file: A where ``init`` names the weights to start from, B for a fresh run."""
+    chosen = fresh if OmegaConf.select(_root_, "init") is None else value
+    return OmegaConf.create(chosen) if isinstance(chosen, dict | list) else chosen
+
+
+OmegaConf.register_new_resolver("fine_tuning", _fine_tuning, replace=True)
+
+
 class Catalogue:
     """The config files of all groups, as Hydra finds them.
 

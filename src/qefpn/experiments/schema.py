@@ -66,6 +66,7 @@ class DataConfig:
     root: str = MISSING
     train: list[str] | None = None
     test: list[str] | None = None
+    extra_test: list[str] = field(default_factory=list)
     test_fraction: float = 0.1
     batch_size: int = 32
     num_workers: int | None = None

@@ -24,13 +24,14 @@ from qefpn.experiments.prepare import Reporter
 from qefpn.experiments.runtime import choose_device, console, progress_bar
 from qefpn.experiments.schema import TrainConfig
 from qefpn.inference.record import made_by
-from qefpn.models.loading import load_trained
+from qefpn.models.loading import load_model, load_trained
 from qefpn.reporting import load_published, terminal_table, write_run_report
+from qefpn.reporting.before_after import sentences
 from qefpn.text import one_line
 from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor, write_json
 from qefpn.training.failures import library_errors, quiet_lightning
 from qefpn.training.module import SaliencyModule
-from qefpn.training.test_files import TestFiles
+from qefpn.training.test_files import BEFORE, TestFiles
 
 NO_SETS = "there are no test sets: nothing is scored"
 
@@ -91,9 +92,13 @@ def evaluate_run(
 
 
 def floors_of(config: TrainConfig, device: torch.device) -> dict[str, Predictor]:
-    """What is scored beside a network: a centred Gaussian, and the same network with fresh weights."""
+    """What is scored beside a network: a centred Gaussian, and the same network with fresh weights; after a fine-tuning
+    the network that it began with."""
     untrained = untrained_module(config).network.eval().to(device)
-    return {"gaussian": gaussian_predictor, "untrained": network_predictor(untrained, device)}
+    floors = {"gaussian": gaussian_predictor, "untrained": network_predictor(untrained, device)}
+    if config.init is not None:
+        floors[BEFORE] = network_predictor(load_model(config.init).to(device), device)
+    return floors
 
 
 def tell_scores(
@@ -103,6 +108,8 @@ def tell_scores(
     write_json(directory / "samples.json", test_samples(data, {name: int(m["images"]) for name, m in metrics.items()}))
     floors_found = json.loads((directory / "floors.json").read_text(encoding="utf-8"))
     console().print(terminal_table(metrics, floors_found, load_published()))
+    for line in sentences(directory):
+        print(line)
     print(f"metrics: {directory / 'metrics.json'}   scores a picture: {directory / 'scores.csv'}")
     if report:
         print(f"report: {write_run_report(directory).resolve()}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qefpn.atomic import write_atomic
+from qefpn.reporting.before_after import changes
 from qefpn.reporting.published import load_published
 from qefpn.reporting.results import RunResults, read_run
 from qefpn.reporting.tables import METRICS, MetricTable, metric_tables
@@ -87,6 +88,7 @@ def render(results: RunResults, cases: int = 3) -> str:
         any_published=any(table.official_images for table in tables),
         source=published.source,
         protocol=str(results.config.get("protocol", "f3net")),
+        changes=changes(results.directory),
         learned=sections.learned(results),
         curves=sections.curve_charts(results),
         galleries=[gallery for dataset in results.datasets for gallery in _gallery(results, dataset, cases)],

@@ -9,7 +9,7 @@ from typing import Any
 from qefpn.option_names import option_name
 from qefpn.reporting.charts import Series, line_chart
 from qefpn.reporting.results import RunResults, finite_points, lookup
-from qefpn.reporting.tables import METRICS, Metric, finite, floor_label
+from qefpn.reporting.tables import FLOOR_LABELS, METRICS, Metric, finite, floor_label
 
 #: settings that tell runs apart, in the order in which a reader asks; nested keys with dots
 INTERESTING = (
@@ -23,7 +23,7 @@ INTERESTING = (
 #: groups too large to print whole: only their name stands among the settings
 _NAME_ONLY = ("data", "backbone", "trainer")
 
-CURVE_LABELS = {"model": "This run", "gaussian": "Centred Gaussian", "untrained": "Untrained network"}
+CURVE_LABELS = {"model": "This run", **FLOOR_LABELS}
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,8 @@ def learned(results: RunResults) -> list[Learned]:
     """Each data set with floors: every metric of the run and its floors, and the gain on the better floor."""
     out = []
     for dataset, figures in results.metrics.items():
-        floors = results.floors.get(dataset)
+        found = results.floors.get(dataset) or {}
+        floors = {name: figures for name, figures in found.items() if name != "before"}  # which has learned
         if not floors:
             continue
         table = Learned(dataset, [floor_label(name) for name in floors])

@@ -49,7 +49,7 @@ METRICS = (
     Metric("binary_ratio", "binary %", "Share of pixels above 0.9 or below 0.1", digits=2),
 )
 
-FLOOR_LABELS = {"gaussian": "Centred Gaussian", "untrained": "Untrained network"}
+FLOOR_LABELS = {"gaussian": "Centred Gaussian", "untrained": "Untrained network", "before": "Before (init)"}
 
 
 def finite(value: Any) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,17 @@ from qefpn.training.evaluation import Batch, Predictor, curves, read_png, save_p
 from qefpn.training.module import SaliencyModule
 
 Progress = Callable[[str, int, int], None]
+Rows = list[tuple[int, int, tuple[Any, ...]]]
+"""Of pictures: place of the set, place in the set, name and scores."""
+
+BEFORE = "before"
+"""The floor that is the network before a fine-tuning."""
 
 
 class TestFiles(pl.Callback):
     """Writes what ``Trainer.test`` finds of a :class:`SaliencyModule` into a directory: ``maps/<set>/<name>.png``,
-    ``scores.csv``, ``metrics.json``, ``floors.json``, ``curves.json`` and ``samples.json``.
+    ``scores.csv``, ``metrics.json``, ``floors.json``, ``curves.json`` and ``samples.json``; ``before.csv``, as
+    ``scores.csv``, where one of the floors is :data:`BEFORE`.
 
     Floors are scored on the batches that the network has seen, so that a picture is decoded once for all. Every process
     writes the maps that it made, the first one everything else.
@@ -52,7 +58,8 @@ class TestFiles(pl.Callback):
         self.save_maps, self.made, self.progress = save_maps, made, progress
         self.metrics: dict[str, dict[str, float]] = {}
         self.curves: dict[str, dict[str, dict[str, list[float]]]] = {}
-        self._rows: list[tuple[int, int, tuple[Any, ...]]] = []  # with the place of the set and of the picture in it
+        self._rows: Rows = []
+        self._before: Rows = []
         self._keys: tuple[str, ...] = ()
         self._floors: dict[tuple[str, str], SaliencyMetrics] = {}
         self._done: dict[str, int] = {}
@@ -68,7 +75,7 @@ class TestFiles(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SaliencyModule)
-        self._rows, self._floors, self._done, self.metrics, self.curves = [], {}, {}, {}, {}
+        self._rows, self._before, self._floors, self._done, self.metrics, self.curves = [], [], {}, {}, {}, {}
         pl_module.logs_tests = False
         pl_module.kept_maps = self.kept_maps if self.save_maps and self.made else None
 
@@ -83,11 +90,8 @@ class TestFiles(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, SaliencyModule)
         dataset = pl_module.test_names[dataloader_idx]
-        for place, name, saliency, record in zip(
-            batch["index"].tolist(), batch["name"], outputs["maps"], outputs["records"], strict=True
-        ):
-            row = (name, *(record[key] for key in self._columns(record)))  # half the memory of a dictionary each
-            self._rows.append((dataloader_idx, place, row))
+        self._rows += self._batch_rows(dataloader_idx, batch, outputs["records"])
+        for name, saliency in zip(batch["name"], outputs["maps"], strict=True):
             path = self.map_path(dataset, name)
             if self.save_maps and path not in self.made:
                 save_png(path, saliency)
@@ -96,7 +100,9 @@ class TestFiles(pl.Callback):
             metric = self._floors.setdefault(
                 (dataset, floor), SaliencyMetrics(pl_module.val_metrics.protocol).to(pl_module.device)
             )
-            metric.update(predict(batch), masks)
+            records = metric.score_batch(predict(batch), masks)
+            if floor == BEFORE:
+                self._before += self._batch_rows(dataloader_idx, batch, records)
         self._done[dataset] = self._done.get(dataset, 0) + len(masks) * trainer.world_size
         if self.progress is not None and trainer.is_global_zero:
             total = max(self._done[dataset], self._total(trainer, dataloader_idx))
@@ -118,33 +124,38 @@ class TestFiles(pl.Callback):
         for (dataset, floor), metric in self._floors.items():
             values = metric.compute()
             floors[dataset][floor], drawn[dataset][floor] = summary(values), curves(values)
-        rows = self._gathered(trainer)
+        rows, before = self._gathered(trainer, self._rows), self._gathered(trainer, self._before)
+        self._rows, self._before = [], []
         if not trainer.is_global_zero:
             return
-        write_scores(
-            self.directory / "scores.csv",
-            (
-                {"dataset": pl_module.test_names[number], "name": name, **dict(zip(self._keys, scores, strict=True))}
-                for number, _, (name, *scores) in rows
-            ),
-        )
+        for name, some in (("scores.csv", rows), ("before.csv", before)):
+            if name == "scores.csv" or BEFORE in self.floors:
+                write_scores(self.directory / name, self._records(some, pl_module.test_names))
         write_json(self.directory / "floors.json", floors)
         write_json(self.directory / "curves.json", drawn)
         self.curves = drawn
         self.metrics = {name: summary(values) for name, values in found.items()}
         write_json(self.directory / "metrics.json", self.metrics)
 
-    def _columns(self, record: Mapping[str, Any]) -> tuple[str, ...]:
-        self._keys = self._keys or tuple(record)
-        return self._keys
+    def _batch_rows(self, number: int, batch: Batch, records: Sequence[Mapping[str, Any]]) -> Rows:
+        """What is kept of the scores of a batch: tuples, which take half the memory of dictionaries."""
+        self._keys = self._keys or tuple(records[0])
+        places = batch["index"].tolist()
+        return [
+            (number, place, (name, *(record[key] for key in self._keys)))
+            for place, name, record in zip(places, batch["name"], records, strict=True)
+        ]
 
-    def _gathered(self, trainer: pl.Trainer) -> list[tuple[int, int, tuple[Any, ...]]]:
+    def _records(self, rows: Rows, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The rows as ``scores.csv`` has them."""
+        for number, _, (name, *scores) in rows:
+            yield {"dataset": names[number], "name": name, **dict(zip(self._keys, scores, strict=True))}
+
+    def _gathered(self, trainer: pl.Trainer, rows: Rows) -> Rows:
         """The rows of all processes in the order of the sets and their pictures; in the first process."""
-        rows, keys = self._rows, self._keys
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, (keys, rows))
+            torch.distributed.all_gather_object(shares, (self._keys, rows))
             rows = [row for _, share in shares for row in share]
             self._keys = next((some for some, _ in shares if some), ())
-        self._rows = []
         return sorted(rows, key=lambda one: one[:2])
