@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-COUNT = 800
+COUNT = 500
 
 
 @pytest.fixture(scope="module")

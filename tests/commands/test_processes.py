@@ -189,7 +189,8 @@ def test_a_killed_sweep_of_two_processes_a_job_goes_on(whole: bool, tmp_path: Pa
     (tmp_path / "spy" / "sitecustomize.py").write_text(SPY)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "spy"), "SAVE_EVERY": "0.2"}
     folder = tmp_path / "sweep"
-    argv = sweep_words(folder, data_root, *DDP, "trainer.max_steps=40", "warmup.steps=40", "seed=0,1,2")
+    seeds = "seed=0,1,2" if whole else "seed=0,1"  # one that was not begun is looked for once
+    argv = sweep_words(folder, data_root, *DDP, "trainer.max_steps=40", "warmup.steps=40", seeds)
     process = subprocess.Popen(
         command(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment
     )
@@ -214,7 +215,7 @@ def test_a_killed_sweep_of_two_processes_a_job_goes_on(whole: bool, tmp_path: Pa
     assert "job 0: seed=0: done before" in again.stdout
     assert again.stdout.count("goes on from") == 1
     assert (first / "metrics.json").stat().st_mtime_ns == kept
-    for job, attempts in ((first, 1), (second, 2), (third, 1)):
+    for job, attempts in ((first, 1), (second, 2), (third, 1))[: 3 if whole else 2]:
         found = json.loads((job / "job.json").read_text())
         assert (found["state"], found["attempts"]) == ("done", attempts)
         assert torch.load(job / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 40

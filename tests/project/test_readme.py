@@ -108,7 +108,6 @@ def test_it_runs(command: str, place: Path, trained: Path, monkeypatch: pytest.M
         else:
             shorter += ["backbone=narrow", "backbone.options={channels:[8,8,16,16],stem_width:8}"]
         if "init=mobile" in arguments:  # a network of its own size
-            arguments.remove("trainer.max_steps=500")
             shorter = [word for word in shorter if word.startswith(("data.", "trainer"))] + ["trainer.max_steps=2"]
         arguments += [word for word in shorter if not word.startswith("backbone.model")]
         arguments = [word for word in arguments if not word.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]

@@ -23,7 +23,7 @@ from qefpn.data.ranks import first_finds, ranks
 from qefpn.data.reading import TestTransform
 from qefpn.data.resume import Place, ResumableLoader, check_identity, fingerprint, place_of
 from qefpn.data.sampler import MultiScaleBatchSampler, ShardSampler, batch_of
-from qefpn.data.splits import Part, hold_out, own_split, shared_lines, unused_val
+from qefpn.data.splits import Part, chosen_parts, hold_out, shared_lines, without
 from qefpn.data.survey import DataReport, SetReport, load_set, make_report
 from qefpn.data.transforms import TrainTransform
 from qefpn.data.workers import limit_threads, start_worker, worker_count
@@ -211,28 +211,18 @@ class SaliencyDataModule(pl.LightningDataModule):
             progress=self.progress,
         )
 
-    def _own_split(self) -> tuple[list[Part], list[Part], list[Part] | None]:
-        """What to load for training, validation and testing; a root of one's own may be split already."""
-        tests: list[Part] | None = None if self.test_sets is None else [(name, None) for name in self.test_sets]
-        if self.train_sets is not None:
-            for name in unused_val(self.root, [*self.train_sets, *(self.test_sets or ())]) if self.val_fraction else ():
-                log.warning("%s/ is not used: training pictures are held out; data.train=null uses it", name)
-            return [(name, None) for name in self.train_sets], [], tests
-        outright = self.images is not None or self.masks is not None or self.layout is not None
-        found = None if outright or self.root is None or self.test_sets is not None else own_split(self.root)
-        if found is None:
-            return [(None, None)], [], tests
-        for note in found.notes:
-            log.warning(note)
-        validates = found.val is not None and self.val_fraction > 0
-        if found.val is not None and not validates:
-            log.warning("%s is not used, as data.val_fraction=0 asks for no validation", found.val[0] or "the val part")
-        return [found.train], [found.val] if found.val and validates else [], [found.test] if found.test else []
-
     def _find(self, training: bool) -> None:
         if self._report is not None and (self._found_training or not training):
             return
-        train, val, test = self._own_split()
+        train, val, test, notes = chosen_parts(
+            self.root,
+            self.train_sets,
+            self.test_sets,
+            outright=self.images is not None or self.masks is not None or self.layout is not None,
+            validates=self.val_fraction > 0,
+        )
+        for note in notes:
+            log.warning(note)
         files = lists_by_set(
             self.lists, [name for name, _ in [*train, *val, *(test or ())]] + self.extra_test, self.root
         )
@@ -280,14 +270,14 @@ class SaliencyDataModule(pl.LightningDataModule):
             held = hold_out(pairs, self.test_fraction, None, "test")
             if held:
                 self.test_pairs[trained[0].name] = tuple(pairs[i] for i in sorted(held))
-            pairs, shapes = _without(pairs, held), _without(shapes, held)
+            pairs, shapes = without(pairs, held), without(shapes, held)
         if validated:
             self.val_pairs, held = tuple(pair for one in validated for pair in one.usable), set()
         else:
             held = hold_out(pairs, self.val_fraction, self.val_limit, "validation")
             self.val_pairs = tuple(pairs[i] for i in sorted(held))
-        self.train_pairs = tuple(_without(pairs, held))
-        self._train_shapes = _without(shapes, held)
+        self.train_pairs = tuple(without(pairs, held))
+        self._train_shapes = without(shapes, held)
         if not self.train_pairs:
             raise UserError("no training pictures are left; add pictures, or lower data.test_fraction")
         tested_pairs = [pair for test in self.test_pairs.values() for pair in test]
@@ -403,7 +393,3 @@ class SaliencyDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """The pictures of the test sets, as :meth:`test_dataloader` has them."""
         return self.test_dataloader()
-
-
-def _without(items: Sequence[Any], positions: set[int]) -> list[Any]:
-    return [item for position, item in enumerate(items) if position not in positions]

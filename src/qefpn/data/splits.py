@@ -9,14 +9,19 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from qefpn.data.files import PictureFile, file_key, read_bytes
 from qefpn.data.layouts import Pair, Pairs, find_pairs
 from qefpn.data.pairing import SPLITS
 from qefpn.errors import UserError
 
-__all__ = ["OwnSplit", "Part", "hold_out", "own_split", "shared_lines", "shared_pictures", "unused_val"]
+__all__ = [
+    "OwnSplit", "Part", "chosen_parts", "hold_out", "own_split", "shared_lines", "shared_pictures", "unused_val",
+    "without",
+]  # fmt: skip
 
+T = TypeVar("T")
 Part = tuple[str | None, str | None]
 """Name of a data set below the root (None: the root itself), and the split to take of it."""
 
@@ -82,6 +87,37 @@ def unused_val(root: Path | None, named: Sequence[str]) -> list[str]:
         and folder.name not in named
         and _holds_set(folder)
     ]
+
+
+def chosen_parts(
+    root: Path | None,
+    train: Sequence[str] | None,
+    test: Sequence[str] | None,
+    *,
+    outright: bool,
+    validates: bool,
+) -> tuple[list[Part], list[Part], list[Part] | None, list[str]]:
+    """What to load for training, validation and testing (None: a share of training), and what there is to say.
+
+    Args:
+        root: of the sets; one's own may be split already.
+        train: sets that were named; None: the root itself.
+        test: sets that were named; None: what the root holds for it, or a share.
+        outright: whether folders were named, so that nothing is looked for.
+        validates: whether validation is wanted.
+    """
+    tests: list[Part] | None = None if test is None else [(name, None) for name in test]
+    if train is not None:
+        unused = unused_val(root, [*train, *(test or ())]) if validates else []
+        notes = [f"{name}/ is not used: training pictures are held out; data.train=null uses it" for name in unused]
+        return [(name, None) for name in train], [], tests, notes
+    found = None if outright or root is None or test is not None else own_split(root)
+    if found is None:
+        return [(None, None)], [], tests, []
+    notes = list(found.notes)
+    if found.val is not None and not validates:
+        notes.append(f"{found.val[0] or 'the val part'} is not used, as data.val_fraction=0 asks for no validation")
+    return [found.train], [found.val] if found.val and validates else [], [found.test] if found.test else [], notes
 
 
 def _is_split(parts: dict[str, Part]) -> bool:
@@ -176,3 +212,8 @@ def shared_lines(
             more = ", ..." if len(shared) > 3 else ""
             lines.append(f"{len(shared)} {what} pictures are training pictures too: {why} ({names}{more})")
     return lines
+
+
+def without(items: Sequence[T], positions: set[int]) -> list[T]:
+    """The items but for those at some positions."""
+    return [item for position, item in enumerate(items) if position not in positions]

@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qefpn.errors import UserError
-from qefpn.metrics.bootstrap import Interval, paired_bootstrap
 from qefpn.reporting.tables import METRICS, Metric
+
+if TYPE_CHECKING:
+    from qefpn.metrics.bootstrap import Interval
 
 Rows = dict[str, list[dict[str, Any]]]
 """Data set → its pictures' scores."""
@@ -76,6 +78,8 @@ def compared(first: Path, second: Path) -> list[Change]:
 def _change(
     dataset: str, metric: Metric, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
 ) -> list[Change]:
+    from qefpn.metrics.bootstrap import paired_bootstrap
+
     try:
         interval = paired_bootstrap(after, before, metric.key)
     except UserError:  # no picture has the score: the masks are blank
