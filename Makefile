@@ -28,7 +28,8 @@ test-slow: setup ## the tests that take longer
 	$(PYTEST) tests/slurm # alone: its jobs need the cores
 
 test-all: setup ## all tests, the slow ones too
-	$(PYTEST) -n 2 --dist worksteal
+	$(PYTEST) -n 2 --dist worksteal --ignore tests/slurm
+	$(PYTEST) tests/slurm
 
 notebooks: setup ## run the notebooks and check what comes out
 	$(PYTEST) tests/project/test_notebooks.py
