@@ -178,17 +178,18 @@ def _read(job: Job, max_megapixels: float) -> Layers:
 
 def _write(job: Job, made: Mapping[str, Rendered], stdout: TextIO) -> None:
     for kind, target in job.targets.items():
-        if target is None:
-            data = made[kind].encoded()
-            stdout.buffer.write(data)
-            stdout.buffer.flush()
-            continue
-        data = made[kind].encoded(target.suffix)
         try:
-            with atomic_file(target) as part:
-                part.write_bytes(data)
+            if target is None:
+                stdout.buffer.write(made[kind].encoded())
+                stdout.buffer.flush()
+            else:
+                data = made[kind].encoded(target.suffix)
+                with atomic_file(target) as part:
+                    part.write_bytes(data)
+        except BrokenPipeError:
+            raise  # who reads has enough: the command line ends without a word
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(target)) from error
+            raise OSError(error.errno, error.strerror, str(target or "standard output")) from error
 
 
 @contextlib.contextmanager

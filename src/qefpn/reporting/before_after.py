@@ -65,7 +65,8 @@ def changes(directory: Path) -> list[Change]:
 
 def compared(first: Path, second: Path) -> list[Change]:
     """Two files of scores, of any runs on the same pictures; nothing where one is missing."""
-    before, after = _rows(first), _rows(second)
+    before = _rows(first)
+    after = _rows(second) if before else {}
     return [
         change
         for dataset in after
@@ -84,7 +85,7 @@ def _change(
         interval = paired_bootstrap(after, before, metric.key)
     except UserError:  # no picture has the score: the masks are blank
         return []
-    former, own = ({row["name"]: row[metric.key] for row in rows} for rows in (before, after))
+    former, own = ({row["name"]: row.get(metric.key, math.nan) for row in rows} for rows in (before, after))
     both = [(former[name], own[name]) for name in own if name in former]
     both = [pair for pair in both if not math.isnan(sum(pair))]
     first, second = (math.fsum(values) / len(both) for values in zip(*both, strict=True))
@@ -102,6 +103,6 @@ def _rows(path: Path) -> Rows:
         return rows
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            scores = {key: float(row[key]) for key in FIGURES}
+            scores = {key: float(row[key]) for key in FIGURES if row.get(key)}
             rows.setdefault(row["dataset"], []).append({"name": row["name"], **scores})
     return rows
