@@ -78,6 +78,7 @@ def test_rows_of_the_solver_table(experiment: str | None) -> None:
     assert row("solver", "no_pyramid", *of(experiment)).pyramid.name == "none"
 
 
+@pytest.mark.slow
 def test_rows_of_the_other_tables() -> None:
     losses = [option_name(row("edge", name, "experiment=demo").loss) for name in rows_of("edge")]
     assert losses == ["ssim", "weighted_iou", "low_level_edges", "no_edges", "paper"]

@@ -184,6 +184,7 @@ def test_a_plain_checkpoint_without_its_run(tiny_run: Path, tmp_path: Path, caps
     assert "config.yaml" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
 def test_what_was_evaluated_before_a_stop_is_not_made_again(
     stop: type[BaseException], tiny_run: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -51,6 +51,7 @@ def words(own: Path, pictures: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_allowed_it_trains_and_is_read_again(
     own: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +80,7 @@ def test_allowed_it_trains_and_is_read_again(
     assert not (own / "imported").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_ones_own(own: Path, pictures: Path) -> None:
     given = [word for word in words(own, pictures, "allow=[my_package]") if not word.startswith("hydra.run.dir")]
     sweep = ["-m", "solver=relaxed,broyden", f"hydra.sweep.dir={own}/sweep", "evaluate=false", "trainer.max_steps=2"]

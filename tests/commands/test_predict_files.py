@@ -186,6 +186,7 @@ def test_alpha_of_the_picture_is_alpha_of_the_cut_out(tiny_run: Path, tmp_path: 
     assert np.array_equal(predictor(page), saliency)
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_what_is_missing_or_changed(
     pictures: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_run_for_each_choice(tmp_path: Path, data_root: Path) -> None:
     assert losses(runs[0]) != losses(runs[2])
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_fails_alone(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_port_in_use(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_in_its_own_directory_alone(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_sweep_goes_on_in_its_own_directory_alone(
     assert [p.name for p in folder.iterdir()] == ["sweep.json"]
 
 
+@pytest.mark.slow
 def test_a_job_says_what_it_is(tmp_path: Path, data_root: Path) -> None:
     given = [w for w in sweep(tmp_path, data_root, "seed=3,4") if not w.startswith("solver.")]
     assert main([*given, "ablation=solver", "ablation.row=quasi,unroll_1"]) == 0

@@ -84,6 +84,7 @@ def test_the_average_is_validated_and_kept_beside_what_is_trained(
     assert_equal(network.state_dict(), {k[8:]: v for k, v in best["state_dict"].items() if k.startswith("network.")})
 
 
+@pytest.mark.slow
 def test_ended_while_it_validates(tmp_path: Path, data_root: Path) -> None:
     """The average is in the network then; each lies in its place all the same."""
     given = [*RUN, "data.val_fraction=0.3", "data.eval_batch_size=1"]
@@ -108,6 +109,7 @@ def test_ended_while_it_validates(tmp_path: Path, data_root: Path) -> None:
     assert_same_run(whole, broken)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_only_as_what_it_was(tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = train(tmp_path / "averaged", data_root, *RUN)
     last = run / "checkpoints" / "last.ckpt"

@@ -128,6 +128,7 @@ def test_several_callbacks_at_once(tmp_path: Path, data_root: Path) -> None:
     assert dict(settings(written))["callbacks"].startswith("ema (decay 0.999), lr_monitor (logging_interval step")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "said"), [("advanced", "function calls"), ("pytorch", "Self CPU")])
 def test_profilers_write_into_the_run_directory(option: str, said: str, tmp_path: Path, data_root: Path) -> None:
     run = train(tmp_path / "run", data_root, *QUICK, f"profiler={option}")
