@@ -100,10 +100,11 @@ def test_transparency_and_colours_that_were_there_are_kept() -> None:
 @pytest.mark.parametrize(("suffix", "exact"), [(".png", True), (".webp", True), (".tif", True), (".jp2", False)])
 def test_a_colour_profile_is_kept_where_the_format_can_hold_it(suffix: str, exact: bool) -> None:
     composite, _, _, alpha = disc()
-    layers = Layers(composite[..., ::-1].copy(), None, composite, swapped())
+    profile = swapped()  # which holds the time of its making
+    layers = Layers(composite[..., ::-1].copy(), None, composite, profile)
     data = Rendering(("rgba",))(layers, alpha)["rgba"].encoded(suffix)
     saved = Image.open(io.BytesIO(data))
-    assert (saved.info.get("icc_profile") == swapped()) is exact
+    assert (saved.info.get("icc_profile") == profile) is exact
     kept = np.asarray(saved.convert("RGBA"))
     inside = kept[..., 3] == 255
     assert inside.mean() > 0.1

@@ -112,10 +112,11 @@ def test_alpha_stays_beside_the_colours() -> None:
     assert np.array_equal(found.colours, RGB) and found.alpha is not None and np.array_equal(found.alpha, alpha)
     assert found.own is None and found.profile is None
     assert read_layers(saved(Image.fromarray(np.dstack([RGB, np.full_like(alpha, 255)])))).alpha is None
-    found = read_layers(saved(Image.fromarray(np.dstack([RGB, alpha])), icc_profile=swapped()))
+    profile = swapped()  # which holds the time of its making
+    found = read_layers(saved(Image.fromarray(np.dstack([RGB, alpha])), icc_profile=profile))
     meant = shown(saved(Image.fromarray(RGB), icc_profile=swapped()))
     assert np.abs(found.colours.astype(int) - meant).max() <= 1
-    assert found.own is not None and np.array_equal(found.own, RGB) and found.profile == swapped()
+    assert found.own is not None and np.array_equal(found.own, RGB) and found.profile == profile
     found = read_layers(saved(Image.fromarray(np.dstack([RGB[..., 0], alpha]))))
     assert np.array_equal(found.colours[..., 1], RGB[..., 0])
     assert found.alpha is not None and np.array_equal(found.alpha, alpha)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -97,10 +97,8 @@ class Pipeline:
                     maps = self.predictor.batch([image for _, image in batch])
                     for ((job, layers), _), saliency in zip(batch, maps, strict=True):
                         pending.append((job, writer.submit(write, job, layers, saliency)))
-                    while len(pending) > len(batch):  # of one batch, no more: pictures may be large
-                        self._collect(*pending.popleft())
-                while pending:
-                    self._collect(*pending.popleft())
+                    self._collect(pending, left=len(batch))  # of one batch, no more: pictures may be large
+                self._collect(pending, left=0)
             except _Ended as error:
                 self.outcome.ended_by = str(error)
             finally:
@@ -142,8 +140,13 @@ class Pipeline:
             else:
                 yield (job, layers), image
 
-    def _collect(self, job: Job, future: Future[None]) -> None:
-        """What became of one that was written, once it is."""
+    def _collect(self, pending: deque[tuple[Job, Future[None]]], left: int) -> None:
+        """Wait for the first ones, until so many are left, and see what became of them."""
+        while len(pending) > left:
+            wait([pending[0][1]])  # in its place, so that it counts where Ctrl-C ends the waiting
+            self._collected(*pending.popleft())
+
+    def _collected(self, job: Job, future: Future[None]) -> None:
         try:
             future.result()
         except DiskFull as error:
