@@ -27,11 +27,12 @@ from qefpn.inference.record import made_by
 from qefpn.models.loading import load_model, load_trained
 from qefpn.reporting import load_published, terminal_table, write_run_report
 from qefpn.reporting.before_after import sentences
+from qefpn.reporting.tables import BEFORE
 from qefpn.text import one_line
 from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor, write_json
 from qefpn.training.failures import library_errors, quiet_lightning
 from qefpn.training.module import SaliencyModule
-from qefpn.training.test_files import BEFORE, TestFiles
+from qefpn.training.test_files import TestFiles
 
 NO_SETS = "there are no test sets: nothing is scored"
 

@@ -45,6 +45,17 @@ def _matting() -> Any:
     return pymatting
 
 
+def _at_most(pixels: int, colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as they are, or made smaller to so many pixels."""
+    height, width = alpha.shape
+    scale = (pixels / alpha.size) ** 0.5
+    if scale >= 1:
+        return colours, alpha
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small, soft = (np.asarray(cv2.resize(one, size, interpolation=cv2.INTER_AREA)) for one in (colours, alpha))
+    return small, soft
+
+
 def matte(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     """How much of each pixel the object covers: closed-form matting (Levin et al., TPAMI 2008) where the map is unsure.
 
@@ -60,12 +71,8 @@ def matte(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
         UserError: no alpha could be solved for.
     """
     height, width = saliency.shape
-    scale = min(1.0, (MATTING_PIXELS / saliency.size) ** 0.5)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small, share = colours, saliency
-    if scale < 1:
-        small, share = (cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (colours, saliency))
-    reach = max(1, round(max(size) * _REACH))
+    small, share = _at_most(MATTING_PIXELS, colours, saliency)
+    reach = max(1, round(max(share.shape) * _REACH))
     band = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     inside, outside = (share > 255 * _SURE).astype(np.uint8), (share < 255 * (1 - _SURE)).astype(np.uint8)
     object_, background = cv2.erode(inside, band) > 0, cv2.erode(outside, band) > 0
@@ -78,7 +85,9 @@ def matte(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     except ValueError as error:  # its equations have no solution that its method finds
         raise UserError(f"no soft edges were found ({error}): matting=false takes those of the map") from error
     found = np.asarray(np.clip(alpha * 255, 0, 255).round(), dtype=np.uint8)
-    return found if scale == 1 else np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR))
+    if share is saliency:
+        return found
+    return np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def parted(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,17 +102,13 @@ def parted(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarr
         Two arrays (H, W, 3), uint8.
     """
     height, width = alpha.shape
-    scale = min(1.0, (COLOUR_PIXELS / alpha.size) ** 0.5)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small, soft = colours, alpha
-    if scale < 1:
-        small, soft = (cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (colours, alpha))
+    small, soft = _at_most(COLOUR_PIXELS, colours, alpha)
     with _one_at_a_time:
         parts = _matting().estimate_foreground_ml(
             small.astype(np.float32) / 255, soft.astype(np.float32) / 255, return_background=True
         )
     front, back = (np.clip(part * 255, 0, 255).round().astype(np.uint8) for part in parts)
-    if scale < 1:
+    if soft is not alpha:
         front, back = (cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in (front, back))
     for part, sure in ((front, 255), (back, 0)):
         np.copyto(part, colours, where=(alpha == sure)[..., None])  # to the bit

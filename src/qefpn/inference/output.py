@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,23 +94,17 @@ class Rendering:
             saliency: its map, (H, W) uint8.
         """
         made: dict[str, Rendered] = {}
-        alpha: np.ndarray | None = None
-        for kind in self.kinds:
-            if kind in CUT and alpha is None:
-                alpha = self._alpha(layers, saliency)
-            if kind == "map":
-                made[kind] = Rendered(saliency)
-            elif kind == "binary":
-                made[kind] = Rendered(self._binary(saliency))
-            elif kind == "edges":
-                values = torch.from_numpy(saliency)[None, None].float() / 255
-                made[kind] = Rendered((edges(values)[0, 0] * 255).round().byte().numpy())
-            elif kind == "overlay":
-                made[kind] = Rendered(_overlay(layers.colours, saliency))
-            elif kind == "rgba":
-                made[kind] = self._cut_out(layers, cast(np.ndarray, alpha))
-            else:
-                made[kind] = self._on_background(layers, cast(np.ndarray, alpha))
+        if set(CUT) & set(self.kinds):
+            made = self._cut(layers, self._alpha(layers, saliency))
+        if "map" in self.kinds:
+            made["map"] = Rendered(saliency)
+        if "binary" in self.kinds:
+            made["binary"] = Rendered(self._binary(saliency))
+        if "edges" in self.kinds:
+            values = torch.from_numpy(saliency)[None, None].float() / 255
+            made["edges"] = Rendered((edges(values)[0, 0] * 255).round().byte().numpy())
+        if "overlay" in self.kinds:
+            made["overlay"] = Rendered(_overlay(layers.colours, saliency))
         return made
 
     def _binary(self, saliency: np.ndarray) -> np.ndarray:
@@ -125,17 +119,16 @@ class Rendering:
             return alpha
         return ((alpha.astype(np.uint16) * layers.alpha + 127) // 255).astype(np.uint8)
 
-    def _cut_out(self, layers: Layers, alpha: np.ndarray) -> Rendered:
-        def cut(colours: np.ndarray) -> np.ndarray:
-            return np.dstack([self._front(layers, colours, alpha)[0], alpha])
-
-        own = None if layers.own is None else cut(layers.own)
-        return Rendered(cut(layers.colours), own, layers.profile)
-
-    def _on_background(self, layers: Layers, alpha: np.ndarray) -> Rendered:
-        assert self.background is not None
+    def _cut(self, layers: Layers, alpha: np.ndarray) -> dict[str, Rendered]:
+        """Those of ``CUT`` that are asked for."""
+        made: dict[str, Rendered] = {}
         front, back = self._front(layers, layers.colours, alpha)
-        return Rendered(laid_on(front, alpha, self.background(back, alpha)))
+        if "rgba" in self.kinds:
+            own = None if layers.own is None else np.dstack([self._front(layers, layers.own, alpha)[0], alpha])
+            made["rgba"] = Rendered(np.dstack([front, alpha]), own, layers.profile)
+        if self.background is not None:
+            made["background"] = Rendered(laid_on(front, alpha, self.background(back, alpha)))
+        return made
 
     def _front(self, layers: Layers, colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The object's colours and the background's. A picture that is transparent already shows its object's own."""

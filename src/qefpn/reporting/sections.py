@@ -9,7 +9,7 @@ from typing import Any
 from qefpn.option_names import option_name
 from qefpn.reporting.charts import Series, line_chart
 from qefpn.reporting.results import RunResults, finite_points, lookup
-from qefpn.reporting.tables import FLOOR_LABELS, METRICS, Metric, finite, floor_label
+from qefpn.reporting.tables import BEFORE, FLOOR_LABELS, METRICS, Metric, finite, floor_label
 
 #: settings that tell runs apart, in the order in which a reader asks; nested keys with dots
 INTERESTING = (
@@ -207,7 +207,7 @@ def learned(results: RunResults) -> list[Learned]:
     out = []
     for dataset, figures in results.metrics.items():
         found = results.floors.get(dataset) or {}
-        floors = {name: figures for name, figures in found.items() if name != "before"}  # which has learned
+        floors = {name: figures for name, figures in found.items() if name != BEFORE}  # which has learned
         if not floors:
             continue
         table = Learned(dataset, [floor_label(name) for name in floors])

@@ -49,7 +49,9 @@ METRICS = (
     Metric("binary_ratio", "binary %", "Share of pixels above 0.9 or below 0.1", digits=2),
 )
 
-FLOOR_LABELS = {"gaussian": "Centred Gaussian", "untrained": "Untrained network", "before": "Before (init)"}
+BEFORE = "before"
+"""The network before a fine-tuning, among the floors."""
+FLOOR_LABELS = {"gaussian": "Centred Gaussian", "untrained": "Untrained network", BEFORE: "Before (init)"}
 
 
 def finite(value: Any) -> float | None:

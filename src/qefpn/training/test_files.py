@@ -11,15 +11,13 @@ import pytorch_lightning as pl
 import torch
 
 from qefpn.metrics import SaliencyMetrics
+from qefpn.reporting.tables import BEFORE
 from qefpn.training.evaluation import Batch, Predictor, curves, read_png, save_png, summary, write_json, write_scores
 from qefpn.training.module import SaliencyModule
 
 Progress = Callable[[str, int, int], None]
 Rows = list[tuple[int, int, tuple[Any, ...]]]
 """Of pictures: place of the set, place in the set, name and scores."""
-
-BEFORE = "before"
-"""The floor that is the network before a fine-tuning."""
 
 
 class TestFiles(pl.Callback):
@@ -128,9 +126,9 @@ class TestFiles(pl.Callback):
         self._rows, self._before = [], []
         if not trainer.is_global_zero:
             return
-        for name, some in (("scores.csv", rows), ("before.csv", before)):
-            if name == "scores.csv" or BEFORE in self.floors:
-                write_scores(self.directory / name, self._records(some, pl_module.test_names))
+        write_scores(self.directory / "scores.csv", self._records(rows, pl_module.test_names))
+        if BEFORE in self.floors:
+            write_scores(self.directory / "before.csv", self._records(before, pl_module.test_names))
         write_json(self.directory / "floors.json", floors)
         write_json(self.directory / "curves.json", drawn)
         self.curves = drawn
