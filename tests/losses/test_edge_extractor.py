@@ -60,6 +60,16 @@ def test_diagonal_weights_by_hand(name: str, gx: float, gy: float) -> None:
     assert out[0, 0, 2, 2].item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [("sobel", 3 / 4), ("prewitt", 2 / 3), ("frei_chen", 1 / math.sqrt(2)), ("scharr", 13 / 16), ("laplacian", 1.0)],
+)
+def test_a_diagonal_step_is_seen_by_every_filter(name: str, largest: float) -> None:
+    """Beside the 1/√2 of a straight step: the paper's reason for Table VI does not hold (docs/reproduction.md)."""
+    diagonal = torch.triu(torch.ones(9, 9)).flip(1)[None, None]  # the side that the one-sided difference sees
+    assert edges(diagonal, name)[0, 0, 2:7, 2:7].max().item() == pytest.approx(largest, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["sobel", "prewitt", "frei_chen", "scharr"])
 def test_the_corner_pixel_itself_by_hand(name: str) -> None:
     rows = EDGE_FILTERS.get(name)()
