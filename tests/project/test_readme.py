@@ -28,6 +28,7 @@ SHORTER = {  # what keeps the other commands short
     "analyze convergence": ["p=[1e-3]", "max_steps=3"],
     "profile": ["sizes=[64]", "budgets=[2]", "batches=[1]", "repeats=3", "seconds=0.1", "quality.steps=[1]"],
     "benchmark": ["resamples=50"],
+    "export": ["steps=1", "image_size=64", "overwrite=true"],
 }
 ELSEWHERE = ("download", "serve")  # these need a server or stay open; they have tests of their own
 
@@ -123,13 +124,17 @@ def test_it_runs(command: str, place: Path, trained: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_its_python_runs(place: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, lightning = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    code, lightning, elsewhere = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     monkeypatch.chdir(place)
     names: dict[str, object] = {}
     exec(code, names)
     saliency = names["saliency"]
     assert isinstance(saliency, np.ndarray)
     assert saliency.shape == np.asarray(Image.open(place / "holiday.jpg")).shape[:2]
+    pytest.importorskip("onnxruntime")
+    assert main(["export", "output=saliency.onnx", *SHORTER["export"]]) == 0
+    exec(elsewhere, names)
+    assert names["saliency"].shape == saliency.shape and names["saliency"].max() <= 1  # type: ignore[attr-defined]
     shorter = {
         '"resnet50"': '"resnet18", channels=8, expansion=1, decoder_passes=1',
         'test=["ECSSD"]': 'test=["ECSSD"], image_size=64, batch_size=4, num_workers=0',

@@ -248,7 +248,7 @@ def shrink(array: Array, limit: int | None) -> Array:
 
 class TestTransform:
     """Resize a picture to a square: antialiased where a side shrinks, as pictures of ``data.cache=ram`` are, bilinear
-    where it grows; masks keep their own size.
+    where it grows, rounded alike on every processor; masks keep their own size.
 
     Args:
         size: side in pixels.
@@ -264,4 +264,5 @@ class TestTransform:
         image = shrink(image, self.size)
         if image.shape[:2] == (self.size, self.size):
             return image
-        return np.asarray(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+        square = (self.size, self.size)
+        return np.asarray(cv2.resize(image, square, interpolation=cv2.INTER_LINEAR_EXACT), dtype=np.uint8)

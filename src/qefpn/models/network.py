@@ -250,7 +250,7 @@ class QEFPN(nn.Module):
             name: given for name, given in (("start", start), ("intermediate", intermediate)) if given
         }
         state, solution = self.pyramid(injection, keys=keys, unroll=unroll, **rare)
-        logits, sides = self._decoded(state, size)
+        logits, sides = self.decoded(state, size)
         # no side head, no side: zip of a shorter list
         side_logits = tuple(resize(head(side), size) for head, side in zip(self.side_heads, sides, strict=False))
         on_the_way = () if solution is None else solution.intermediate
@@ -259,12 +259,12 @@ class QEFPN(nn.Module):
             side_logits,
             edge_logits=None if self.edge_head is None else resize(self.edge_head(reduced[0]), size),
             solution=solution,
-            intermediate_logits=tuple(self._decoded(tuple(former), size)[0] for former in on_the_way),
+            intermediate_logits=tuple(self.decoded(tuple(former), size)[0] for former in on_the_way),
             injection=injection,
             state=state,
         )
 
-    def _decoded(self, state: tuple[Tensor, ...], size: Sequence[int]) -> tuple[Tensor, Sequence[Tensor]]:
+    def decoded(self, state: tuple[Tensor, ...], size: Sequence[int]) -> tuple[Tensor, Sequence[Tensor]]:
         """A state of the pyramid as logits (B, 1, H, W) and the decoder's intermediate maps."""
         if self.adapter is not None:
             state = self.adapter(state)

@@ -1,0 +1,76 @@
+"""`qefpn export`: a trained network as a file that other programs run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from qefpn.errors import UserError
+from qefpn.experiments.command_line import command_help
+from qefpn.experiments.composition import command_config
+from qefpn.experiments.runtime import quiet_libraries
+from qefpn.inference.export import DTYPES, FORMATS, export_network
+from qefpn.inference.predictor import Predictor
+from qefpn.models.packed import SUFFIX, network_file, read_card
+from qefpn.text import did_you_mean, one_line
+from qefpn.version import __version__
+
+SUMMARY = """
+qefpn export - a trained network as a file that runs without this package
+
+qefpn export output=saliency.onnx                                   uint8 photographs of any size in, maps out
+qefpn export checkpoint=RUN/checkpoints/best.ckpt output=mine.onnx dtype=float16
+qefpn export format=rembg output=mine.onnx          then: rembg i -m u2net_custom -x '{"model_path": "mine.onnx"}'
+qefpn export format=torch output=saliency.pt2                       torch.export.load("saliency.pt2").module()
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0, or 2 for a mistake in the options."""
+    if any(word in ("-h", "--help") for word in argv):
+        print(command_help("export", SUMMARY))
+        return 0
+    quiet_libraries(lightning=False)
+    config = command_config("export", argv)
+    kind, checkpoint = str(config.format), network_file(config.checkpoint)
+    path = _output(config, kind, checkpoint)
+    predictor = Predictor(checkpoint, image_size=config.image_size)
+    made = export_network(
+        predictor, path, kind=kind, steps=config.steps, dtype=str(config.dtype), about=_about(checkpoint, predictor)
+    )
+    unlike = f"a drawn picture differs by {made.difference:.1f} of 255 grey levels"
+    print(one_line(f"{path}: {made.size / 1e6:.1f} MB; {unlike}"))
+    return 0
+
+
+def _output(config: DictConfig, kind: str, checkpoint: Path) -> Path:
+    if OmegaConf.is_missing(config, "output") or config.output in (None, ""):
+        raise UserError("output is not set: give output=saliency.onnx")
+    for key, value, there in (("format", kind, tuple(FORMATS)), ("dtype", str(config.dtype), DTYPES)):
+        if value not in there:
+            raise UserError(f"{key} must be one of {', '.join(there)}, not {value!r}{did_you_mean(value, there)}")
+    for key, least in (("steps", 1), ("image_size", 32)):
+        if config[key] is not None and config[key] < least:
+            raise UserError(f"{key} must be at least {least}, not {config[key]}")
+    suffix = FORMATS[kind]
+    path = Path(str(config.output)).expanduser()
+    if path.is_dir() or not path.suffix:
+        path = path / f"{checkpoint.stem}{suffix}"
+    if path.suffix != suffix:
+        raise UserError(f"output={path}: format={kind} writes a file that ends in {suffix}")
+    if path.is_dir():
+        raise UserError(f"output={path} is a folder")
+    if path.exists() and not config.overwrite:
+        raise UserError(f"output={path} exists: overwrite=true replaces it")
+    return path
+
+
+def _about(checkpoint: Path, predictor: Predictor) -> dict[str, str]:
+    """What the file says of itself."""
+    about = {"version": __version__, "image_size": str(predictor.image_size)}
+    if checkpoint.suffix == SUFFIX:
+        card = read_card(checkpoint)
+        about |= {"name": card["name"], "data": card["data"], "licence": card["licence"]}
+    return about
