@@ -61,6 +61,7 @@ class BackwardRecord:
     """Where a backward pass leaves its statistics."""
 
     stats: SolveStats | None = None
+    fallbacks: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,10 @@ class Solution:
         """Statistics of the last backward solve; None until a backward pass has run, and for adjoints
         that solve nothing."""
         return self.record.stats
+
+    @property
+    def fallbacks(self) -> Tensor | None:
+        """(B,) bool: the samples to which the last backward pass gave the Jacobian-free gradient, since it found no
+        solution (``ImplicitAdjoint``) or no estimate of proportion (``ShineAdjoint``). None until a backward pass has
+        run, and for the other adjoints."""
+        return self.record.fallbacks

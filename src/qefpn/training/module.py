@@ -232,6 +232,9 @@ class SaliencyModule(pl.LightningModule):
             stats = self._output.solution.backward_stats
             if stats is not None:
                 self._log_solve("backward", stats, len(stats.steps))
+            fallbacks = self._output.solution.fallbacks
+            if fallbacks is not None:
+                self.log("backward_fallbacks", fallbacks.float().mean(), batch_size=len(fallbacks))
         self._output = None  # frees the graph
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:

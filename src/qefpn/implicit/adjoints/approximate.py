@@ -10,7 +10,7 @@ from torch import Tensor
 from qefpn.implicit.adjoints.base import ADJOINTS, Adjoint, attach
 from qefpn.implicit.checks import check_count, check_number
 from qefpn.implicit.problem import FlatMap, Problem
-from qefpn.implicit.solvers.base import Solver, SolveResult
+from qefpn.implicit.solvers.base import Solver, SolveResult, norms
 from qefpn.implicit.solvers.broyden import Broyden
 from qefpn.implicit.stats import BackwardRecord
 
@@ -56,7 +56,17 @@ class JacobianFreeAdjoint(Adjoint):
 class ShineAdjoint(Adjoint):
     """Eq. 6 with (I − J)⁻ᵀ replaced by the transpose of what the forward Broyden solve has learnt of it
     (Ramzi et al., SHINE: SHaring the INverse Estimate, ICLR 2022): no backward solve, one vector-Jacobian
-    product. The solver's store stays in memory until backward. Needs ``Broyden`` as the forward solver."""
+    product. The solver's store stays in memory until backward. Needs ``Broyden`` as the forward solver.
+
+    Args:
+        max_growth: a sample whose gradient would grow by more than this factor (> 0), or would not be finite, gets that
+            of ``JacobianFreeAdjoint``: its estimate is none. ``Solution.fallbacks`` tells which.
+    """
+
+    max_growth: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_number("ShineAdjoint", "max_growth", self.max_growth, low=0.0, open_low=True)
 
     def check(self, solver: Solver) -> None:
         if not isinstance(solver, Broyden):
@@ -72,8 +82,18 @@ class ShineAdjoint(Adjoint):
             result = solver.solve(residual_map, z.detach(), keep_inverse=True)
         surrogate = problem(result.value.detach())
         value = result.value
-        if surrogate.requires_grad:
-            value = attach(value, surrogate, result.apply_transposed)
+        apply = result.apply_transposed
+        if surrogate.requires_grad and apply is not None:
+
+            def transform(grad: Tensor) -> Tensor:
+                estimated = apply(grad)
+                before, after = norms(grad), norms(estimated)
+                trusted = after <= self.max_growth * before  # false for NaN
+                # a gradient that is not finite stays so, whatever is done with it
+                record.fallbacks = ~trusted & torch.isfinite(before)
+                return torch.where(trusted[:, None], estimated, grad)
+
+            value = attach(value, surrogate, transform)
         return SolveResult(value, result.stats)
 
 
@@ -84,6 +104,8 @@ def _attach_steps(
         result = solver.solve(residual_map, z.detach())
     state = result.value.detach()
     for _ in range(steps):
-        state = torch.lerp(state, problem(state), damping)
-    value = attach(result.value, state) if state.requires_grad else result.value
-    return SolveResult(value, result.stats)
+        value = problem(state)
+        finite = torch.isfinite(value.detach()).all(dim=1, keepdim=True)  # a sample that f is bad for stays where it is
+        state = torch.where(finite, torch.lerp(state, value, damping), state)
+    attached = attach(result.value, state) if state.requires_grad else result.value
+    return SolveResult(attached, result.stats)

@@ -122,7 +122,9 @@ def _solve_transposed(
     record.stats = stats
     # A gradient that is not finite stays so: loss scalers look for it. A solve without one finite evaluation
     # leaves the incoming gradient, as JacobianFreeAdjoint would.
-    solved = torch.isfinite(largest) & torch.isfinite(stats.relative_residual)[:, None]
+    found, finite = torch.isfinite(stats.relative_residual), torch.isfinite(largest)
+    record.fallbacks = ~found & finite[:, 0]
+    solved = finite & found[:, None]
     return torch.where(solved, result.value * torch.ldexp(one, exponent), grad)
 
 
