@@ -26,6 +26,7 @@ from qefpn.implicit import (
     describe,
     fixed_point,
 )
+from qefpn.implicit.driver import solve
 from qefpn.implicit.layout import StateLayout
 from qefpn.implicit.masks import Drops
 from qefpn.implicit.problem import Problem
@@ -72,7 +73,7 @@ def test_build_by_name():
         (lambda: Anderson(atol=-1.0), ValueError, "atol"),
         (lambda: Broyden(rtol=float("nan")), ValueError, "rtol"),
         (lambda: Broyden(memory=0), ValueError, "memory must be at least 1"),
-        (lambda: Broyden(line_search="yes"), TypeError, "true or false"),
+        (lambda: Broyden(alpha=0.0), ValueError, r"alpha must be in \(0, 1\]"),
         (lambda: Anderson(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
         (lambda: FixedPointIteration(damping=1.5), ValueError, "damping"),
         (lambda: FixedPointIteration(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
@@ -211,7 +212,7 @@ def test_another_shape_than_the_state_s_is_told(shape):
 
 def test_a_solution_cannot_be_changed():
     solution = fixed_point(lambda z: 0.5 * z, torch.ones(2, 3))
-    inner = Broyden(3).solve(lambda z: 0.5 * z, torch.ones(2, 3))
+    inner = solve(Broyden(3), lambda z: 0.5 * z, torch.ones(2, 3))
     for record, name in ((solution, "value"), (solution.stats, "steps"), (inner, "value")):
         with pytest.raises(FrozenInstanceError):
             setattr(record, name, None)

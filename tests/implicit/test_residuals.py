@@ -23,11 +23,12 @@ from qefpn.implicit import (
 )
 from qefpn.implicit.layout import StateLayout
 from qefpn.implicit.masks import draw_drops, draw_masks
-from qefpn.implicit.problem import Problem, forward_derivative
+from qefpn.implicit.problem import Problem
+from qefpn.implicit.torch_private import forward_derivative
 
 SOLVERS = [
     Broyden(12, 1e-9),
-    Broyden(8, 0.0, 0.0, line_search=True),
+    Broyden(8, 0.0, 0.0, alpha=0.9),
     Anderson(12, 1e-9),
     FixedPointIteration(9),
     Unroll(4),

@@ -77,7 +77,6 @@ def _check_rest(config: TrainConfig) -> None:
     ensure(pyramid.name in ("implicit", "none"), f"pyramid must be implicit or none, not {pyramid.name!r}")
     ensure(pyramid.channels >= 1, f"pyramid.channels must be at least 1, not {pyramid.channels}")
     ensure(pyramid.expansion >= 1, f"pyramid.expansion must be at least 1, not {pyramid.expansion}")
-    ensure(pyramid.start in ("zero", "last"), f"pyramid.start must be zero or last, not {pyramid.start!r}")
     for key in ("jacobian_weight", "correction_weight"):
         value = getattr(pyramid, key)
         ensure(0 <= value < float("inf"), f"pyramid.{key} must be a number from 0 on, not {value}")

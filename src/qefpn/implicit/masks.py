@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qefpn.implicit.problem import Problem, forward_derivative
+from qefpn.implicit.problem import Problem
+from qefpn.implicit.torch_private import forward_derivative
 
 _WORD = (1 << 64) - 1
 

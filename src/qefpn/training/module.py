@@ -90,7 +90,7 @@ class SaliencyModule(pl.LightningModule):
         max_skipped_steps: int = 10,
     ) -> None:
         super().__init__()
-        self.network = network if isinstance(network, QEFPN) else QEFPN(**{**network, "weights": None})
+        self.network = network if isinstance(network, QEFPN) else QEFPN.of_options(network)
         kept = {"network": self.network.options, "protocol": protocol, "image_size": image_size, "seed": seed}
         self.save_hyperparameters(kept, logger=False)  # loggers get the whole configuration, under its own names
         self.criterion = build_loss("paper") if loss is None else loss
