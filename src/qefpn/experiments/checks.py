@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
 
 from qefpn.errors import UserError
@@ -24,6 +23,7 @@ from qefpn.models.packed import network_file
 from qefpn.models.weights import read_checkpoint
 from qefpn.parts import build_part
 from qefpn.training.callbacks import build_callbacks, build_profiler
+from qefpn.training.hardware import FP32_PRECISIONS
 from qefpn.training.module import VALIDATED
 
 
@@ -97,12 +97,8 @@ def _check_trainer(config: TrainConfig) -> None:
     trainer = config.trainer
     check_accelerator(trainer)
     ensure(
-        trainer.fp32_precision in ("ieee", "tf32", "bf16"),
-        f"trainer.fp32_precision must be ieee, tf32 or bf16, not {trainer.fp32_precision!r}",
-    )
-    ensure(
-        trainer.fp32_precision == "ieee" or hasattr(torch.backends.mkldnn, "conv"),
-        f"trainer.fp32_precision={trainer.fp32_precision} needs a newer torch; use ieee",
+        trainer.fp32_precision in (None, *FP32_PRECISIONS),
+        f"trainer.fp32_precision must be ieee, tf32, bf16 or null, not {trainer.fp32_precision!r}",
     )
     for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         value = getattr(trainer, key)

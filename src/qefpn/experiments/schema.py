@@ -104,7 +104,7 @@ class TrainerConfig:
     strategy: str = "auto"
     rank_timeout: float = 1800.0
     precision: Any = "32-true"
-    fp32_precision: str = "ieee"
+    fp32_precision: str | None = "ieee"
     max_epochs: int | None = None
     max_steps: int = -1
     max_time: str | None = None
