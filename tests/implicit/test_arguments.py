@@ -102,7 +102,8 @@ def tanh(z, *args):
         ((tanh, None), {}, TypeError, "z0 must be a tensor or a tuple"),
         ((tanh, torch.zeros(3)), {}, ValueError, "batch axis"),
         ((tanh, torch.zeros(3, 2, dtype=torch.int64)), {}, TypeError, "floating"),
-        ((tanh, torch.zeros(0, 2)), {}, ValueError, "empty"),
+        ((tanh, torch.zeros(3, 0)), {}, ValueError, "a sample is empty"),
+        ((tanh, (torch.zeros(3, 2), torch.zeros(3, 0, 4))), {}, ValueError, r"a sample is empty: \(3, 0, 4\)"),
         ((tanh, (torch.zeros(3, 2), torch.zeros(2, 2))), {}, ValueError, "batch sizes differ"),
         ((tanh, (torch.zeros(3, 2), torch.zeros(3, 2).double())), {}, ValueError, "types or devices differ"),
         ((tanh, torch.zeros(3, 2), torch.zeros(3, 2)), {}, TypeError, r"args must be a tuple.*write \(x,\)"),
@@ -147,6 +148,24 @@ def tanh(z, *args):
 def test_bad_calls(arguments, options, error, message):
     with pytest.raises(error, match=message):
         fixed_point(*arguments, **options)
+
+
+@pytest.mark.parametrize("solver", [Broyden(), Broyden(3, 0.0), Anderson(), FixedPointIteration(), Unroll()], ids=repr)
+@pytest.mark.parametrize("residual", [Equilibrium(), QuasiEquilibrium(p=0.5)], ids=repr)
+def test_an_empty_batch_has_an_empty_solution(solver, residual):
+    """The last batch of a shard may be one, and every process has to run its backward pass."""
+    weight = torch.eye(2).mul(0.5).requires_grad_()
+    adjoints = [None, PhantomAdjoint(), JacobianFreeAdjoint(), *([ShineAdjoint()] if type(solver) is Broyden else [])]
+    for adjoint in adjoints:
+        x = torch.zeros(0, 3, 2, requires_grad=True)
+        solution = fixed_point(
+            lambda z, x: torch.tanh(z @ weight + x), torch.zeros(0, 3, 2), (x,),
+            solver=solver, residual=residual, adjoint=adjoint, keys=torch.arange(0),
+        )  # fmt: skip
+        assert solution.value.shape == (0, 3, 2) and solution.stats.steps.shape == (0,)
+        solution.value.sum().backward()
+        assert x.grad is not None and x.grad.shape == (0, 3, 2)
+        assert weight.grad is not None and torch.equal(weight.grad, torch.zeros(2, 2))
 
 
 def test_whole_numbers_are_numbers_and_bounds_belong_to_the_range():

@@ -12,7 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 from qefpn.implicit.adjoints.base import ADJOINTS, Adjoint, Call, attach
 from qefpn.implicit.checks import check_number
 from qefpn.implicit.driver import SolveResult, norms, solve
-from qefpn.implicit.problem import FlatMap, Problem
+from qefpn.implicit.problem import FlatMap
 from qefpn.implicit.solvers import Broyden, Solver
 from qefpn.implicit.stats import BackwardRecord, SolveStats
 from qefpn.implicit.torch_private import exact_products, keep_saved_tensors
@@ -51,9 +51,8 @@ class ImplicitAdjoint(Adjoint):
                 return lambda v: pull(v)[0]
 
         else:
-            recording = _Recording(call.problem)
-            result = call.solve(recording.record if call.f is call.problem else None)
-            value, (leaf, surrogate) = result.value, recording.take(result)
+            result, leaf, surrogate = _recorded(call)
+            value = result.value
             if not _reaches_another_leaf(surrogate, leaf):
                 return value, result.stats
             pull_back = _walker(surrogate, leaf)
@@ -109,33 +108,26 @@ class ShineAdjoint(Adjoint):
         return attach(result.value, surrogate, transform), result.stats
 
 
-class _Recording:
-    """One evaluation of f whose graph is kept.
+def _recorded(call: Call) -> tuple[SolveResult, Tensor, Tensor]:
+    """The solution, a leaf with its values, and f there, with the graph of that evaluation kept.
 
     A solve that runs into its limit evaluates its last iterate anyway; recording that evaluation saves
     another one where the last iterate is the best of every sample.
     """
+    kept: list[tuple[Tensor, Tensor]] = []
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self._kept: tuple[Tensor, Tensor] | None = None
-
-    def record(self, z: Tensor) -> Tensor:
-        """f(z), with its graph kept."""
+    def record(z: Tensor) -> Tensor:
         leaf = z.detach().requires_grad_()
         with torch.enable_grad(), keep_saved_tensors():
-            value = self.problem(leaf)
-        self._kept = leaf, value
+            value = call.problem(leaf)
+        kept.append((leaf, value))
         return value.detach()
 
-    def take(self, result: SolveResult) -> tuple[Tensor, Tensor]:
-        """A leaf with the values of the solution and f at it; recorded now unless it was recorded there."""
-        if not result.at_last:
-            self._kept = None  # free the first graph before the second is built
-            self.record(result.value)
-        kept, self._kept = self._kept, None
-        assert kept is not None
-        return kept
+    result = call.solve(record if call.f is call.problem else None)
+    if not result.at_last:
+        kept.clear()  # free the first graph before the second is built
+        record(result.value)
+    return result, *kept[0]
 
 
 def _walker(surrogate: Tensor, leaf: Tensor) -> Callable[[], FlatMap]:
