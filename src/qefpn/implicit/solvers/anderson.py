@@ -24,9 +24,7 @@ class Anderson(Solver):
     sample's system is singular or its weights are not finite, that sample takes a plain step.
 
     Args:
-        max_steps: updates of the iterate, at most (≥ 1); ``steps + 1`` evaluations.
-        rtol: a sample stops where ‖g(z)‖ ≤ atol + rtol·‖F(z)‖.
-        atol: see ``rtol``. With both 0 every step is taken.
+        max_steps, rtol, atol: as of every :class:`Solver`; ``steps + 1`` evaluations.
         memory: iterates combined (≥ 1); each costs two states.
         damping: in (0, 1]; 1 takes the combined F(z), less mixes in the combined z.
         regularization: r ≥ 0.

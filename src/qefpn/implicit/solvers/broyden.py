@@ -43,9 +43,7 @@ class Broyden(Solver):
     estimate, stop and best iterate.
 
     Args:
-        max_steps: updates of the iterate, at most (≥ 1).
-        rtol: a sample stops where ‖g(z)‖ ≤ atol + rtol·‖F(z)‖.
-        atol: see ``rtol``. With both 0 every step is taken.
+        max_steps, rtol, atol: as of every :class:`Solver`.
         memory: pairs kept, at most (≥ 1); the estimate then restarts with the newest. None: all of them. A
             pair costs one state.
         alpha: length of a step over that of the quasi-Newton step (Eq. 4), in (0, 1].

@@ -18,9 +18,7 @@ class FixedPointIteration(Solver):
     """z ← damping·F(z) + (1 − damping)·z.
 
     Args:
-        max_steps: updates of the iterate, at most (≥ 1); ``steps + 1`` evaluations.
-        rtol: a sample stops where ‖g(z)‖ ≤ atol + rtol·‖F(z)‖.
-        atol: see ``rtol``. With both 0 every step is taken.
+        max_steps, rtol, atol: as of every :class:`Solver`; ``steps + 1`` evaluations.
         damping: in (0, 1]; 1 is the plain iteration.
     """
 
