@@ -25,7 +25,8 @@ from qefpn.implicit import (
     fixed_point,
 )
 from qefpn.implicit.masks import draw_masks
-from qefpn.implicit.problem import flat_problem, forward_derivative
+from qefpn.implicit.problem import flat_problem
+from qefpn.implicit.torch_private import forward_derivative
 from qefpn.models import ImplicitPyramid, Transformation
 
 LEVELS = (2, 3, 4, 5)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchdeq_adapter import anderson_solver, broyden_solver
 
 from qefpn.implicit import Anderson, Broyden
+from qefpn.implicit.driver import solve
 
 SHAPES = ((1, 658_240), (4, 266_560))
 """The paper's state at 352 and at 224 px."""
@@ -75,19 +76,19 @@ def broyden(options: Options, device: str = "cpu", case: str = "broyden") -> Ite
         wrong = ""
         if device == "cpu":  # a GPU's memory is for the timing
             ours, theirs = Recorded(f), Recorded(f)
-            value = solver.solve(ours, f.z0).value
+            value = solve(solver, ours, f.z0).value
             their_value, _, info = broyden_solver(theirs, f.z0, max_iter=steps, tol=0.0)
             difference = largest_difference([*ours.points, value], [*theirs.points, their_value])
             points = len(ours.points)
             del ours, theirs
         else:
-            value, (their_value, _, info) = solver.solve(f, f.z0).value, broyden_solver(f, f.z0, steps, 0.0)
+            value, (their_value, _, info) = solve(solver, f, f.z0).value, broyden_solver(f, f.z0, steps, 0.0)
             difference, points = largest_difference([value], [their_value]), 1
         if not difference <= EQUAL:
             wrong = f"iterates differ by {difference:.1e}, more than {EQUAL:g}"
         times = interleaved(
             {
-                "ours": lambda solver=solver, f=f: solver.solve(f, f.z0),
+                "ours": lambda solver=solver, f=f: solve(solver, f, f.z0),
                 "torchdeq": lambda f=f, steps=steps: broyden_solver(f, f.z0, max_iter=steps, tol=0.0),
                 "f": lambda f=f, steps=steps: [f(f.z0) for _ in range(steps + 1)],
             },
@@ -117,7 +118,7 @@ def anderson(options: Options) -> Iterator[Line]:
         # theirs counts evaluations and spends two on its start; regularisation: each library's own default
         solver = Anderson(max_steps=evaluations - 1, rtol=0.0, atol=0.0, memory=6)
         ours, theirs = Recorded(f), Recorded(f)
-        stats = solver.solve(ours, f.z0).stats
+        stats = solve(solver, ours, f.z0).stats
         _, _, info = anderson_solver(theirs, f.z0, max_iter=evaluations, tol=0.0, m=6)
         counts = len(ours.points), len(theirs.points)
         early = largest_difference(ours.points[:4], theirs.points[:4])
@@ -130,7 +131,7 @@ def anderson(options: Options) -> Iterator[Line]:
             wrong = f"the residual {mine:.1e} is above torchdeq's {other:.1e}"
         times = interleaved(
             {
-                "ours": lambda solver=solver, f=f: solver.solve(f, f.z0),
+                "ours": lambda solver=solver, f=f: solve(solver, f, f.z0),
                 "torchdeq": lambda f=f, n=evaluations: anderson_solver(f, f.z0, max_iter=n, tol=0.0, m=6),
             },
             options.repeats,

@@ -63,6 +63,16 @@ USUAL = {
 }
 """Group → the ``_target_`` of all options that come with the program."""
 
+_NO_SEARCH = (False, "no experiment showed its worth; solver.alpha=0.5 takes shorter steps")
+REMOVED: dict[str, tuple[Any, str]] = {
+    "pyramid.start": ("zero", "training solves start from zero"),
+    "start": ("zero", "training solves start from zero"),
+    "solver.line_search": _NO_SEARCH,
+    "adjoint.solver.line_search": _NO_SEARCH,
+}
+"""Keys of earlier versions, in configurations and among the arguments of a network, that are gone: the value that
+stands for what is done now, and what to do in place of any other."""
+
 OPTION_TARGETS = {*USUAL.values(), *(target for group in TARGETS.values() for target in group.values())}
 
 _NAMES = {target: name for group in TARGETS.values() for name, target in group.items()}
@@ -80,6 +90,11 @@ def option_name(node: Any) -> str | None:
     if name is not None:
         return str(name)
     return None if target is None else _NAMES.get(str(target), str(target).rpartition(".")[2])
+
+
+def removed_key(key: str) -> str | None:
+    """One line for a key that is gone; None for any other."""
+    return f"{key} is gone: {REMOVED[key][1]}; leave it out" if key in REMOVED else None
 
 
 def with_targets(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from qefpn.errors import UserError
-from qefpn.option_names import OPTION_TARGETS, TARGET, TARGETS
+from qefpn.option_names import OPTION_TARGETS, REMOVED, TARGET, TARGETS, removed_key
 from qefpn.text import did_you_mean
 
 __all__ = [
     "TARGET", "allow", "allowed", "build_factory", "build_part", "check_target", "class_of", "described", "located",
-    "names_class", "refusal",
+    "names_class", "refusal", "without_removed",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -57,6 +57,35 @@ def allowed(packages: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         _allowed = former
+
+
+def without_removed(content: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """A configuration, or the arguments of a network, of an earlier version, without the keys that are gone.
+
+    Args:
+        where: the file that it is from, for the error message.
+
+    Raises:
+        UserError: one of them asks for what is no longer done.
+    """
+    kept: Any = {str(key): value for key, value in content.items()}
+    for key, (usual, _) in REMOVED.items():
+        kept, value = _taken_out(kept, key.split("."))
+        if value not in (None, usual):
+            raise UserError(f"{where}{': ' * bool(where)}{removed_key(key)}")
+    assert isinstance(kept, dict)
+    return kept
+
+
+def _taken_out(node: Any, path: list[str]) -> tuple[Any, Any]:
+    """A tree without what lies at ``path``, and that; None where nothing does."""
+    first, *rest = path
+    if not isinstance(node, Mapping) or first not in node:
+        return node, None
+    if not rest:
+        return {key: value for key, value in node.items() if key != first}, node[first]
+    inner, value = _taken_out(node[first], rest)
+    return {**node, first: inner}, value
 
 
 def names_class(node: Any) -> bool:

@@ -26,6 +26,7 @@ from qefpn.implicit import (
     describe,
     fixed_point,
 )
+from qefpn.implicit.driver import solve
 from qefpn.implicit.layout import StateLayout
 from qefpn.implicit.masks import Drops
 from qefpn.implicit.problem import Problem
@@ -72,7 +73,7 @@ def test_build_by_name():
         (lambda: Anderson(atol=-1.0), ValueError, "atol"),
         (lambda: Broyden(rtol=float("nan")), ValueError, "rtol"),
         (lambda: Broyden(memory=0), ValueError, "memory must be at least 1"),
-        (lambda: Broyden(line_search="yes"), TypeError, "true or false"),
+        (lambda: Broyden(alpha=0.0), ValueError, r"alpha must be in \(0, 1\]"),
         (lambda: Anderson(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
         (lambda: FixedPointIteration(damping=1.5), ValueError, "damping"),
         (lambda: FixedPointIteration(damping=0.0), ValueError, r"damping must be in \(0, 1\]"),
@@ -101,7 +102,8 @@ def tanh(z, *args):
         ((tanh, None), {}, TypeError, "z0 must be a tensor or a tuple"),
         ((tanh, torch.zeros(3)), {}, ValueError, "batch axis"),
         ((tanh, torch.zeros(3, 2, dtype=torch.int64)), {}, TypeError, "floating"),
-        ((tanh, torch.zeros(0, 2)), {}, ValueError, "empty"),
+        ((tanh, torch.zeros(3, 0)), {}, ValueError, "a sample is empty"),
+        ((tanh, (torch.zeros(3, 2), torch.zeros(3, 0, 4))), {}, ValueError, r"a sample is empty: \(3, 0, 4\)"),
         ((tanh, (torch.zeros(3, 2), torch.zeros(2, 2))), {}, ValueError, "batch sizes differ"),
         ((tanh, (torch.zeros(3, 2), torch.zeros(3, 2).double())), {}, ValueError, "types or devices differ"),
         ((tanh, torch.zeros(3, 2), torch.zeros(3, 2)), {}, TypeError, r"args must be a tuple.*write \(x,\)"),
@@ -146,6 +148,24 @@ def tanh(z, *args):
 def test_bad_calls(arguments, options, error, message):
     with pytest.raises(error, match=message):
         fixed_point(*arguments, **options)
+
+
+@pytest.mark.parametrize("solver", [Broyden(), Broyden(3, 0.0), Anderson(), FixedPointIteration(), Unroll()], ids=repr)
+@pytest.mark.parametrize("residual", [Equilibrium(), QuasiEquilibrium(p=0.5)], ids=repr)
+def test_an_empty_batch_has_an_empty_solution(solver, residual):
+    """The last batch of a shard may be one, and every process has to run its backward pass."""
+    weight = torch.eye(2).mul(0.5).requires_grad_()
+    adjoints = [None, PhantomAdjoint(), JacobianFreeAdjoint(), *([ShineAdjoint()] if type(solver) is Broyden else [])]
+    for adjoint in adjoints:
+        x = torch.zeros(0, 3, 2, requires_grad=True)
+        solution = fixed_point(
+            lambda z, x: torch.tanh(z @ weight + x), torch.zeros(0, 3, 2), (x,),
+            solver=solver, residual=residual, adjoint=adjoint, keys=torch.arange(0),
+        )  # fmt: skip
+        assert solution.value.shape == (0, 3, 2) and solution.stats.steps.shape == (0,)
+        solution.value.sum().backward()
+        assert x.grad is not None and x.grad.shape == (0, 3, 2)
+        assert weight.grad is not None and torch.equal(weight.grad, torch.zeros(2, 2))
 
 
 def test_whole_numbers_are_numbers_and_bounds_belong_to_the_range():
@@ -211,7 +231,7 @@ def test_another_shape_than_the_state_s_is_told(shape):
 
 def test_a_solution_cannot_be_changed():
     solution = fixed_point(lambda z: 0.5 * z, torch.ones(2, 3))
-    inner = Broyden(3).solve(lambda z: 0.5 * z, torch.ones(2, 3))
+    inner = solve(Broyden(3), lambda z: 0.5 * z, torch.ones(2, 3))
     for record, name in ((solution, "value"), (solution.stats, "steps"), (inner, "value")):
         with pytest.raises(FrozenInstanceError):
             setattr(record, name, None)

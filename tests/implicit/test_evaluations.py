@@ -7,6 +7,7 @@ import torch
 from tests.implicit.problems import F64, Contraction
 
 from qefpn.implicit import Anderson, Broyden, FixedPointIteration, Unroll, UnrolledAdjoint, fixed_point
+from qefpn.implicit.driver import solve
 
 TOLERANT = [Broyden(40, 1e-6), Anderson(40, 1e-6), FixedPointIteration(40, 1e-6), Unroll(40, 1e-6)]
 FULL = [Broyden(4, 0.0), Anderson(4, 0.0), FixedPointIteration(4, 0.0), Unroll(4)]
@@ -30,7 +31,7 @@ class Counted:
 def test_every_evaluation_is_counted_and_none_follows_convergence(solver, known):
     f, z = Counted(), torch.zeros(1, 6, dtype=F64)
     given = Counted()(z) if known else None
-    result = solver.solve(f, z, fz=given)
+    result = solve(solver, f, z, known=given)
     (evaluations,) = result.stats.evaluations.tolist()
     assert f.calls == evaluations
     (steps,) = result.stats.steps.tolist()
@@ -43,9 +44,9 @@ def test_every_evaluation_is_counted_and_none_follows_convergence(solver, known)
 def test_a_start_whose_value_is_known_is_no_candidate(solver):
     """The adjoint that knows f(z0) wants an iterate of its own; a start that is not known may be the answer."""
     f = Counted()
-    answer = solver.solve(f, torch.zeros(1, 6, dtype=F64)).value
-    assert solver.solve(f, answer).stats.steps.tolist() == [0]
-    result = solver.solve(f, answer, fz=f(answer))
+    answer = solve(solver, f, torch.zeros(1, 6, dtype=F64)).value
+    assert solve(solver, f, answer).stats.steps.tolist() == [0]
+    result = solve(solver, f, answer, known=f(answer))
     assert result.stats.steps.tolist() == [1] and result.value is not answer
 
 
@@ -53,10 +54,10 @@ def test_a_start_whose_value_is_known_is_no_candidate(solver):
 def test_the_last_evaluation_alone_is_the_recorded_one(solver):
     plain, recorded = Counted(), Counted()
     z = torch.zeros(1, 6, dtype=F64)
-    result = solver.solve(plain, z, final=recorded)
+    result = solve(solver, plain, z, last=recorded)
     assert recorded.calls <= 1  # a solver may ignore it
     assert plain.calls + recorded.calls == int(result.stats.evaluations)
-    assert torch.equal(result.value, solver.solve(Counted(), z).value)
+    assert torch.equal(result.value, solve(solver, Counted(), z).value)
     if isinstance(solver, (Anderson, FixedPointIteration)):
         assert recorded.calls == 1
 

@@ -25,7 +25,7 @@ SOLVERS = [
     Broyden(60, 1e-13),
     Broyden(120, 1e-13, memory=1),
     Broyden(120, 1e-13, memory=4),
-    Broyden(60, 1e-13, line_search=True),
+    Broyden(80, 1e-13, alpha=0.9),
     Anderson(80, 1e-13),
     Anderson(80, 1e-13, memory=3, damping=0.8),
     FixedPointIteration(200, 1e-13),

@@ -20,7 +20,7 @@ from qefpn.implicit import (
 SOLVERS = [
     Broyden(30, 1e-9),
     Broyden(30, 1e-9, memory=2),
-    Broyden(30, 1e-9, line_search=True),
+    Broyden(30, 1e-9, alpha=0.9),
     Anderson(30, 1e-9),
     FixedPointIteration(60, 1e-9),
     Unroll(60, rtol=1e-9),

@@ -22,12 +22,13 @@ from qefpn.implicit import (
     fixed_point,
 )
 from qefpn.implicit.layout import StateLayout
-from qefpn.implicit.masks import draw_drops, draw_masks
-from qefpn.implicit.problem import Problem, forward_derivative
+from qefpn.implicit.masks import Drops, draw_drops, draw_masks
+from qefpn.implicit.problem import Problem
+from qefpn.implicit.torch_private import forward_derivative
 
 SOLVERS = [
     Broyden(12, 1e-9),
-    Broyden(8, 0.0, 0.0, line_search=True),
+    Broyden(8, 0.0, 0.0, alpha=0.9),
     Anderson(12, 1e-9),
     FixedPointIteration(9),
     Unroll(4),
@@ -257,6 +258,23 @@ def test_jvp_runs_through_the_layers_of_a_pyramid_also_without_grad_and_in_infer
     last = fixed_point(f, start, (x.to(memory_format=torch.channels_last),), solver=options["solver"])
     for one, two in zip(last.value, plain.value, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-10)
+
+
+def test_a_mask_does_not_depend_on_the_memory_format():
+    """The same key drops the same elements of a state, whether its levels are channels-last or not."""
+    levels = (torch.randn(3, 4, 5, 6, dtype=F64), torch.randn(3, 7, dtype=F64), torch.randn(3, 2, 3, 3, dtype=F64))
+    formats = [tuple(part.to(memory_format=torch.channels_last) if part.dim() == 4 and number in which else part
+               for number, part in enumerate(levels)) for which in ((), (0,), (2,), (0, 2))]  # fmt: skip
+    answers = []
+    for state in formats:
+        layout = StateLayout.of(state)
+        drops = Drops.draw(layout.flatten(state), layout, 0.1, 3, torch.arange(3)).whole()
+        dropped = torch.zeros(3 * layout.size).index_fill(0, drops.positions, 1.0).view(3, -1)
+        answers.append(layout.unflatten(dropped))
+        assert 20 < int(dropped.sum()) < 80
+    for answer in answers[1:]:
+        for one, other in zip(answer, answers[0], strict=True):
+            assert torch.equal(one, other)
 
 
 def test_the_forward_derivative_survives_the_forward_of_a_custom_function():

@@ -48,6 +48,38 @@ def test_round_trip_gives_the_same_predictions(tmp_path: Path) -> None:
         assert torch.equal(loaded(images), original.eval()(images))
 
 
+FORMER = [
+    ({"start": "zero"}, None),
+    ({"start": "last"}, "start is gone: training solves start from zero; leave it out"),
+    ({"solver": {"name": "broyden", "max_steps": 2, "line_search": False}}, None),
+    (
+        {"solver": {"name": "broyden", "line_search": True}},
+        "solver.line_search is gone: no experiment showed its worth",
+    ),
+    ({"adjoint": {"name": "implicit", "solver": {"name": "broyden", "line_search": False}}}, None),
+    (
+        {"adjoint": {"name": "implicit", "solver": {"name": "broyden", "line_search": True}}},
+        "adjoint.solver.line_search",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), FORMER, ids=repr)
+def test_a_checkpoint_of_an_earlier_version_loads_unless_it_needs_what_is_gone(
+    options: dict[str, Any], said: str | None, tmp_path: Path
+) -> None:
+    original, path = network(), tmp_path / "former.ckpt"
+    content = checkpoint(original)
+    content["hyper_parameters"]["network"] = {**content["hyper_parameters"]["network"], **options}
+    torch.save(content, path)
+    if said is None:
+        assert torch.equal(load_model(path).head.weight, original.head.weight)
+        return
+    with pytest.raises(UserError, match=said) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
 class Payload:
     """Would run code if it were unpickled."""
 

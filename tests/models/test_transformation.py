@@ -240,9 +240,8 @@ def test_weight_norm_gradients_and_forward_derivative() -> None:
     weights = list(f.get_submodule("blocks.0.expand").parameters())
     assert [tuple(part.shape) for part in weights] == [(4, 1, 1, 1), (4, 4, 3, 3)]
     assert torch.autograd.gradcheck(lambda *t: f(z, *x), weights, eps=1e-7, atol=1e-5)
-    bound = f.bound()
-    with torch.no_grad():
-        tangent = torch.func.jvp(lambda *levels: bound(levels, *x), z, v)[1]
+    with torch.no_grad(), f.weights_kept():
+        tangent = torch.func.jvp(lambda *levels: f(levels, *x), z, v)[1]
         h = 1e-6
         sides = [f(tuple(a + s * h * b for a, b in zip(z, v, strict=True)), *x) for s in (1, -1)]
     numeric = tuple((a - b) / (2 * h) for a, b in zip(*sides, strict=True))
@@ -284,31 +283,13 @@ def test_weight_norm_gradient_through_a_solve_equals_unrolled() -> None:
         torch.testing.assert_close(ours, reference, rtol=1e-6, atol=1e-9)
 
 
-def implicit_pyramid(start: str, solver: Broyden) -> ImplicitPyramid:
+def implicit_pyramid(solver: Broyden) -> ImplicitPyramid:
     torch.manual_seed(0)
-    return ImplicitPyramid(Transformation(8, (2, 3), 1), solver, Equilibrium(), ImplicitAdjoint(), start=start)
-
-
-def test_start_last_saves_steps_in_training_alone_and_only_for_equal_shapes() -> None:
-    x = maps(8, (8, 4), double=False)
-    warm, cold = (implicit_pyramid(start, Broyden(30, 1e-4)) for start in ("last", "zero"))
-    steps = [warm(x)[1].stats.steps.tolist() for _ in range(2)]  # type: ignore[union-attr]
-    first = cold(x)[1].stats.steps.tolist()  # type: ignore[union-attr]
-    assert steps[0] == first and steps[1] == [0, 0] and min(first) > 2
-    again = warm(tuple(level[:1] for level in x))[1]
-    assert again is not None and again.stats.steps.tolist() == first[:1], "a smaller batch starts from zero"
-    warm(x)
-    warm.eval(), cold.eval()
-    with torch.no_grad():
-        for ours, reference in zip(warm(x)[0], cold(x)[0], strict=True):
-            assert torch.equal(ours, reference), "a prediction does not depend on what came before"
-    assert not any("last" in name for name in warm.state_dict())
-    with pytest.raises(ValueError, match="'zero' and 'last'"):
-        implicit_pyramid("lats", Broyden())
+    return ImplicitPyramid(Transformation(8, (2, 3), 1), solver, Equilibrium(), ImplicitAdjoint())
 
 
 def test_a_given_start_is_that_of_the_former_frame() -> None:
-    pyramid = implicit_pyramid("zero", Broyden(30, 1e-4)).eval()
+    pyramid = implicit_pyramid(Broyden(30, 1e-4)).eval()
     frame = maps(8, (8, 4), double=False)
     moved = tuple(level + 1e-4 for level in frame)
     with torch.no_grad():
@@ -321,7 +302,7 @@ def test_a_given_start_is_that_of_the_former_frame() -> None:
 
 
 def test_intermediate_states_and_measures_of_the_jacobian() -> None:
-    pyramid = implicit_pyramid("zero", Broyden(8, 0.0, 0.0))
+    pyramid = implicit_pyramid(Broyden(8, 0.0, 0.0))
     x = maps(8, (8, 4), double=False)
     state, solution = pyramid(x, intermediate=3)
     assert solution is not None and len(solution.intermediate) == 3

@@ -87,9 +87,19 @@ def test_a_configuration_of_an_earlier_version_makes_the_same_run(tmp_path: Path
         former: dict[str, Any] = with_names(config_content(config))
         every = {"momentum": 0.9, "nesterov": True, "betas": [0.9, 0.999], "train_stem": False}
         former["optimizer"] = every | former["optimizer"]
+        former["pyramid"] |= {"start": "zero"}
+        former["solver"] |= {"line_search": False}
         read = config_of(former, Path("config.yaml"))
         assert read == config
         assemble(read, tmp_path)
+
+
+@pytest.mark.parametrize(("group", "key", "value"), [("pyramid", "start", "last"), ("solver", "line_search", True)])
+def test_a_configuration_that_needs_what_is_gone_is_told(group: str, key: str, value: Any) -> None:
+    former = with_names(config_content(composed()))
+    former[group] |= {key: value}
+    with pytest.raises(UserError, match=rf"^{group}.{key} is gone: .*; leave it out$"):
+        config_of(former, Path("config.yaml"))
 
 
 def test_a_name_that_is_no_option_is_told(tmp_path: Path) -> None:

@@ -227,7 +227,6 @@ def test_terms_of_the_pyramid_are_added_and_logged(tmp_path: Path, data_root: Pa
         "warmup.steps=0",
         "trainer.max_steps=2",
         "evaluate=false",
-        "pyramid.start=last",
         "pyramid.weight_norm=true",
         "pyramid.jacobian_weight=2.0",
         "pyramid.correction_weight=0.5",
@@ -250,7 +249,7 @@ def test_terms_of_the_pyramid_are_added_and_logged(tmp_path: Path, data_root: Pa
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("pyramid.start=lsat", "pyramid.start must be zero or last"),
+        ("pyramid.start=last", "pyramid.start is gone: training solves start from zero; leave it out"),
         ("pyramid.jacobian_weight=-1", "pyramid.jacobian_weight must be a number from 0 on"),
         ("pyramid.jacobian_samples=0", "pyramid.jacobian_samples must be at least 1"),
         ("pyramid.correction_gamma=0", r"pyramid.correction_gamma must be in \(0, 1\]"),

@@ -67,7 +67,7 @@ def test_the_log_tells_each_step(tiny_run: Path) -> None:
     assert [int(r["step"]) for r in steps] == [0, 1, 2]
     for key in ("loss", "loss_ce", "loss_iou", "loss_edge", "lr", "seconds", "epoch"):
         assert all(r[key] != "" for r in steps), key
-    for key in ("backward_steps", "backward_residual"):
+    for key in ("backward_steps", "backward_residual", "backward_fallbacks"):
         assert [r[key] != "" for r in steps] == [False, True, True], key  # one step of warm-up
     assert [r["unrolled_layers"] for r in steps] == ["5", "0", "0"]
     for key in ("solver_steps", "solver_residual", "solver_evaluations", "solver_norm", "solver_converged"):

@@ -47,7 +47,7 @@ class ProfileSettings:
     repeats: int = 15
     seconds: float = 8.0
     precision: str = "32-true"
-    fp32: str = "ieee"
+    fp32: str | None = "ieee"
 
 
 def profile_module(

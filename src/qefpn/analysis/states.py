@@ -20,7 +20,7 @@ from torch import Tensor
 from qefpn.errors import UserError
 from qefpn.implicit import Residual, Solver, build_residual, build_solver, fixed_point
 from qefpn.implicit.masks import draw_drops
-from qefpn.implicit.solvers.base import accumulation_dtype
+from qefpn.implicit.torch_private import accumulation_dtype
 from qefpn.models import QEFPN
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.models.transformation import Transformation

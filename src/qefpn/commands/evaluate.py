@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
     config.protocol = options.protocol or config.protocol
     config.init = config.resume = config.backbone.weights = None  # what the run started from need not be there
     config.data.augment = None  # training alone does it
-    config.trainer, config.logger = TrainerConfig(), {}  # nor the machine that it ran on
+    # nor the machine that it ran on
+    config.trainer, config.logger = TrainerConfig(fp32_precision=config.trainer.fp32_precision), {}
     config.trainer.max_epochs = 1
     check(config)
     usual = Path() if of_package else run_directory(checkpoint)  # nothing is written into the package

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
 
 from qefpn.errors import UserError
@@ -24,6 +23,7 @@ from qefpn.models.packed import network_file
 from qefpn.models.weights import read_checkpoint
 from qefpn.parts import build_part
 from qefpn.training.callbacks import build_callbacks, build_profiler
+from qefpn.training.hardware import FP32_PRECISIONS
 from qefpn.training.module import VALIDATED
 
 
@@ -77,7 +77,6 @@ def _check_rest(config: TrainConfig) -> None:
     ensure(pyramid.name in ("implicit", "none"), f"pyramid must be implicit or none, not {pyramid.name!r}")
     ensure(pyramid.channels >= 1, f"pyramid.channels must be at least 1, not {pyramid.channels}")
     ensure(pyramid.expansion >= 1, f"pyramid.expansion must be at least 1, not {pyramid.expansion}")
-    ensure(pyramid.start in ("zero", "last"), f"pyramid.start must be zero or last, not {pyramid.start!r}")
     for key in ("jacobian_weight", "correction_weight"):
         value = getattr(pyramid, key)
         ensure(0 <= value < float("inf"), f"pyramid.{key} must be a number from 0 on, not {value}")
@@ -98,12 +97,8 @@ def _check_trainer(config: TrainConfig) -> None:
     trainer = config.trainer
     check_accelerator(trainer)
     ensure(
-        trainer.fp32_precision in ("ieee", "tf32", "bf16"),
-        f"trainer.fp32_precision must be ieee, tf32 or bf16, not {trainer.fp32_precision!r}",
-    )
-    ensure(
-        trainer.fp32_precision == "ieee" or hasattr(torch.backends.mkldnn, "conv"),
-        f"trainer.fp32_precision={trainer.fp32_precision} needs a newer torch; use ieee",
+        trainer.fp32_precision in (None, *FP32_PRECISIONS),
+        f"trainer.fp32_precision must be ieee, tf32, bf16 or null, not {trainer.fp32_precision!r}",
     )
     for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         value = getattr(trainer, key)

@@ -31,7 +31,6 @@ from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.checkpoint import OWN, checkpoints_of, is_validated
 from qefpn.training.evaluation import Predictor, write_json
 from qefpn.training.failures import library_errors, quiet_lightning
-from qefpn.training.hardware import fp32_precision
 from qefpn.training.module import SaliencyModule
 from qefpn.training.pictures import ShowPictures
 from qefpn.training.run_log import RunLog
@@ -79,9 +78,8 @@ def fit(experiment: Experiment, loggers: Sequence[Logger] = ()) -> Fitted:
     checkpoints.mkdir(exist_ok=True)
     first_process(config, data, directory, trainer, state)
     with quiet_lightning(), library_errors(trainer, config.trainer.rank_timeout, checkpoints / "last.ckpt"):
-        with fp32_precision(config.trainer.fp32_precision):
-            # weights_only: nothing but tensors and plain values is ever unpickled
-            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        # weights_only: nothing but tensors and plain values is ever unpickled
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
         if config.trainer.fast_dev_run:
             return Fitted(trainer, module, None)
         last = checkpoints / "last.ckpt"

@@ -20,7 +20,7 @@ class _Rule(NamedTuple):
 
 RULES = (
     _Rule(
-        ("solver", "residual", "adjoint", "warmup", "pyramid.start", "pyramid.jacobian_weight"),
+        ("solver", "residual", "adjoint", "warmup", "pyramid.jacobian_weight"),
         lambda config: config.pyramid.name == "none",
         "with pyramid=none nothing is solved",
     ),

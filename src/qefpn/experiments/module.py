@@ -38,7 +38,6 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
         "adjoint": config.adjoint,
         "residual_in_eval": pyramid.residual_in_eval,
         "block_dtype": pyramid.block_dtype,
-        "start": pyramid.start,
         "weight_norm": pyramid.weight_norm,
         "intermediate_supervision": pyramid.intermediate_supervision,
     }

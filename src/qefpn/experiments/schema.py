@@ -14,7 +14,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from qefpn.errors import UserError
-from qefpn.option_names import TARGET, TARGETS, option_name, with_targets
+from qefpn.option_names import TARGET, TARGETS, option_name, removed_key, with_targets
+from qefpn.parts import without_removed
 
 
 @dataclass
@@ -41,7 +42,6 @@ class PyramidConfig:
     intermediate_supervision: bool = False
     residual_in_eval: bool = False
     block_dtype: str = "float32"
-    start: str = "zero"
     weight_norm: bool = False
     jacobian_weight: float = 0.0
     jacobian_samples: int = 1
@@ -104,7 +104,7 @@ class TrainerConfig:
     strategy: str = "auto"
     rank_timeout: float = 1800.0
     precision: Any = "32-true"
-    fp32_precision: str = "ieee"
+    fp32_precision: str | None = "ieee"
     max_epochs: int | None = None
     max_steps: int = -1
     max_time: str | None = None
@@ -216,7 +216,7 @@ def parse_config(config: DictConfig) -> TrainConfig:
     Raises:
         UserError: one line naming the key that is unknown, missing or of a wrong type.
     """
-    content: Any = OmegaConf.to_container(config, resolve=False)
+    content: Any = without_removed(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
     # of plain values: a typed part would let pass what was added to it by a plus
     config = OmegaConf.create({key: value for key, value in content.items() if key not in NO_PART})
     try:
@@ -307,8 +307,8 @@ def known_keys(record: type = TrainConfig, prefix: str = "") -> list[str]:
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """One line for a key that does not exist, with what is close to it."""
-    if (owned := owned_key(key)) is not None:
-        return owned
+    if (told := owned_key(key) or removed_key(key)) is not None:
+        return told
     known = [name for name in known if name != key]
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     if not close:  # the last part alone: `max_step` for trainer.max_steps

@@ -29,6 +29,7 @@ from qefpn.reporting import load_published, terminal_table, write_run_report
 from qefpn.reporting.before_after import sentences
 from qefpn.reporting.tables import BEFORE
 from qefpn.text import one_line
+from qefpn.training.callbacks import Float32Precision
 from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor, write_json
 from qefpn.training.failures import library_errors, quiet_lightning
 from qefpn.training.module import SaliencyModule
@@ -79,7 +80,7 @@ def evaluate_run(
         trainer = pl.Trainer(
             accelerator="gpu" if place.type == "cuda" else place.type,
             devices=1 if place.index is None else [place.index],
-            callbacks=[files],
+            callbacks=[Float32Precision(config.trainer.fp32_precision), files],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -23,7 +23,7 @@ from qefpn.experiments.schema import TrainConfig, TrainerConfig, ensure
 from qefpn.option_names import TARGET
 from qefpn.parts import class_of
 from qefpn.training.best_checkpoint import BestCheckpoint
-from qefpn.training.callbacks import build_callbacks, build_profiler, progress_callback
+from qefpn.training.callbacks import Float32Precision, build_callbacks, build_profiler, progress_callback
 from qefpn.training.checkpoint import AtomicCheckpointIO, ConfigInCheckpoint
 from qefpn.training.last_checkpoint import LastCheckpoint
 
@@ -44,6 +44,7 @@ def build_trainer(config: TrainConfig, directory: Path) -> pl.Trainer:
         torch.set_num_threads(threads)
     limit = options.pop("max_time")
     callbacks = progress_callback(options["enable_progress_bar"])
+    callbacks.append(Float32Precision(config.trainer.fp32_precision))
     options["enable_progress_bar"] = any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks)
     if limit is not None:
         callbacks.append(SharedTimer(duration=limit, verbose=False))

@@ -23,18 +23,17 @@ from qefpn.implicit.regularization import fixed_point_correction, jacobian_regul
 from qefpn.implicit.residuals import Equilibrium, LiteralQuasiEquilibrium, QuasiEquilibrium, Residual
 from qefpn.implicit.solvers import Anderson, Broyden, FixedPointIteration, Solver, Unroll
 from qefpn.implicit.spectrum import spectral_radius
-from qefpn.implicit.start import LastSolution
-from qefpn.implicit.stats import Solution, SolveStats
+from qefpn.implicit.stats import Code, Solution, SolveStats
 
 __all__ = [
     "Adjoint",
     "Anderson",
     "Broyden",
+    "Code",
     "Equilibrium",
     "FixedPointIteration",
     "ImplicitAdjoint",
     "JacobianFreeAdjoint",
-    "LastSolution",
     "LiteralQuasiEquilibrium",
     "PhantomAdjoint",
     "QuasiEquilibrium",

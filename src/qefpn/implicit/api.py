@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from qefpn.implicit.adjoints import Adjoint, ImplicitAdjoint, UnrolledAdjoint
+from qefpn.implicit.adjoints.base import Call
 from qefpn.implicit.checks import check_count
+from qefpn.implicit.driver import solve
 from qefpn.implicit.layout import State
 from qefpn.implicit.problem import FlatMap, Problem, flat_problem
 from qefpn.implicit.residuals import Equilibrium, Residual
 from qefpn.implicit.solvers import Broyden, Solver, Unroll
 from qefpn.implicit.stats import BackwardRecord, Solution
+from qefpn.implicit.torch_private import shares_memory
 
 _BROYDEN, _EQUILIBRIUM = Broyden(), Equilibrium()
 
@@ -55,7 +58,7 @@ def fixed_point(
             Otherwise that sample keeps its best iterate and ``stats.finite`` says so.
         intermediate: numbers ≥ 0 of iterates to hand out in ``Solution.intermediate``, for
             :func:`qefpn.implicit.fixed_point_correction`; each costs an evaluation of f with its graph. Iterate 0 is
-            z0, iterate k is where evaluation k + 1 took place (trials of a line search count).
+            z0, iterate k is where evaluation k + 1 took place.
 
     Returns:
         A :class:`Solution`.
@@ -80,24 +83,23 @@ def fixed_point(
     _check_keys(keys, first.shape[0])
     wanted = _checked_numbers(intermediate)
 
-    state_dtype, device = first.dtype, first.device.type
     record = BackwardRecord()
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(first.device.type, enabled=False):
         residual_map = residual.bind(problem, z, keys)
         visits = _Visits(residual_map, wanted) if wanted else None
         residual_map = residual_map if visits is None else visits
         if torch.is_grad_enabled():
-            result = adjoint.run(problem, residual_map, z, solver, record)
+            value, stats = adjoint.run(Call(problem, residual_map, z, solver, record))
         else:
-            result = solver.solve(residual_map, z)
-        value = result.value
-        if value.data_ptr() == z.data_ptr():  # the starting point: never hand out the caller's memory
+            result = solve(solver, residual_map, z)
+            value, stats = result.value, result.stats
+        if shares_memory(value, z):  # the starting point: never hand out the caller's memory
             value = value.clone()
-        if raise_nonfinite and not bool(result.stats.finite.all()):
-            samples = (~result.stats.finite).nonzero().flatten().tolist()
+        if raise_nonfinite and not bool(stats.finite.all()):
+            samples = (~stats.finite).nonzero().flatten().tolist()
             raise FloatingPointError(f"f gave a NaN or an infinity for the samples {samples}")
-        states = () if visits is None else visits.states(problem, state_dtype)
-        return Solution(layout.unflatten(value.to(state_dtype)), result.stats, record, states)
+        states = () if visits is None else visits.states(problem, first.dtype)
+        return Solution(layout.unflatten(value.to(first.dtype)), stats, record, states)
 
 
 class _Visits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,14 @@ class _Leaf:
     def flatten(self, leaf: Tensor) -> Tensor:
         if self.channels_last:  # in memory order, so that neither direction copies
             leaf = leaf.permute(0, 2, 3, 1)
-        return leaf.reshape(leaf.shape[0], -1)
+        return leaf.reshape(leaf.shape[0], self.size)
+
+    def in_memory(self, positions: np.ndarray) -> np.ndarray:
+        """Where the elements that ``positions`` count in the order of the shape lie in the flat matrix."""
+        if not self.channels_last:
+            return positions
+        channels, height, width = self.shape
+        return positions % (height * width) * channels + positions // (height * width)
 
     def unflatten(self, flat: Tensor) -> Tensor:
         if self.channels_last:
@@ -49,7 +57,7 @@ class StateLayout:
 
         Raises:
             TypeError: for anything but a floating tensor or a non-empty tuple of them.
-            ValueError: when levels differ in batch size, type or device, or a batch is empty.
+            ValueError: when levels differ in batch size, type or device, or a sample is empty (a batch may be).
         """
         is_tuple = isinstance(state, (tuple, list))
         leaves = tuple(state) if is_tuple else (state,)
@@ -67,8 +75,8 @@ class StateLayout:
                 raise ValueError(
                     f"z0: types or devices differ: {first.dtype} on {first.device} and {leaf.dtype} on {leaf.device}"
                 )
-            if leaf.numel() == 0:
-                raise ValueError(f"z0 is empty: {tuple(leaf.shape)}")
+            if math.prod(leaf.shape[1:]) == 0:
+                raise ValueError(f"z0: a sample is empty: {tuple(leaf.shape)}")
         return cls(tuple(_Leaf(tuple(leaf.shape[1:]), _is_channels_last(leaf)) for leaf in leaves), is_tuple)
 
     @property
@@ -91,6 +99,16 @@ class StateLayout:
             return self.leaves[0].unflatten(flat)
         parts = flat.split([leaf.size for leaf in self.leaves], dim=1)
         return tuple(leaf.unflatten(part) for leaf, part in zip(self.leaves, parts, strict=True))
+
+    def in_memory(self, positions: np.ndarray) -> np.ndarray:
+        """Columns of the flat matrix, of elements that ``positions`` (int64, (n,)) count level by level in the order of
+        their shapes, whatever memory format these have."""
+        ends = np.cumsum([leaf.size for leaf in self.leaves])
+        found, which = np.empty_like(positions), np.searchsorted(ends, positions, side="right")
+        for number, leaf in enumerate(self.leaves):
+            start, own = ends[number] - leaf.size, which == number
+            found[own] = start + leaf.in_memory(positions[own] - start)
+        return found
 
     def check_output(self, output: State, flat: Tensor) -> None:
         """``output`` of f has the shapes, device and kind of the state ``flat``: otherwise ``ValueError``."""

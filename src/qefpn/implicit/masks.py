@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qefpn.implicit.problem import Problem, forward_derivative
+from qefpn.implicit.layout import StateLayout
+from qefpn.implicit.problem import Problem
+from qefpn.implicit.torch_private import forward_derivative
 
 _WORD = (1 << 64) - 1
 
@@ -62,9 +64,11 @@ class Drops:
     size: int
 
     @classmethod
-    def draw(cls, z: Tensor, p: float, seed: int, keys: Tensor | None) -> Drops:
+    def draw(cls, z: Tensor, layout: StateLayout, p: float, seed: int, keys: Tensor | None) -> Drops:
+        """For the flat state ``z``. Positions are drawn in the order of its levels' shapes: a sample's mask does not
+        depend on their memory format."""
         batch, size = z.shape
-        masks = draw_masks(batch, size, p, seed, keys)
+        masks = [layout.in_memory(mask) for mask in draw_masks(batch, size, p, seed, keys)]
         rows = [row for row, mask in enumerate(masks) if mask.size]
         flat = [masks[row] + place * size for place, row in enumerate(rows)]
         positions = np.concatenate(flat) if flat else np.empty(0, dtype=np.int64)

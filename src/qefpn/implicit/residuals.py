@@ -49,8 +49,8 @@ class _Masked(Residual):
         check_number(type(self).__name__, "p", self.p, low=0.0, high=1.0)
         check_count(type(self).__name__, "seed", self.seed, least=-(1 << 63))
 
-    def _drops(self, z: Tensor, keys: Tensor | None) -> Drops:
-        return Drops.draw(z, self.p, self.seed, keys)
+    def _drops(self, problem: Problem, z: Tensor, keys: Tensor | None) -> Drops:
+        return Drops.draw(z, problem.layout, self.p, self.seed, keys)
 
 
 @RESIDUALS.register("quasi")
@@ -68,7 +68,7 @@ class QuasiEquilibrium(_Masked):
     """
 
     def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
-        drops = self._drops(z, keys)
+        drops = self._drops(problem, z, keys)
         if drops.rows.numel() == 0:
             return problem
         batch = z.shape[0]
@@ -112,7 +112,7 @@ class LiteralQuasiEquilibrium(_Masked):
 
     def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
         self._warn(3)
-        drops = self._drops(z, keys)
+        drops = self._drops(problem, z, keys)
         batch = z.shape[0]
         if drops.rows.numel() == 0:
             return torch.clone

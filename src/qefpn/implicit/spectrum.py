@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qefpn.implicit.checks import check_count
 from qefpn.implicit.layout import State
-from qefpn.implicit.problem import FlatMap, flat_problem, forward_derivative, random_like
-from qefpn.implicit.solvers.base import accumulation_dtype
+from qefpn.implicit.problem import FlatMap, flat_problem, random_like
+from qefpn.implicit.torch_private import accumulation_dtype, dot, exact_products, forward_derivative
 
 
 def spectral_radius(
@@ -70,7 +70,8 @@ def _radius(problem: FlatMap, point: Tensor, v: Tensor, iterations: int) -> Tens
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b).to(accumulation_dtype(a.device))
+    with exact_products():
+        return dot(a, b).to(accumulation_dtype(a.device))
 
 
 def _unit(v: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 
+from qefpn.implicit.torch_private import transforms_active
 from qefpn.text import did_you_mean
 
 NormFactory = Callable[[int, int], nn.Module]
@@ -69,7 +70,7 @@ def group_normed(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: floa
     if torch.compiler.is_exporting():
         return F.group_norm(x, groups, weight, bias, eps)  # which formats know as one operation
     if not torch.compiler.is_compiling():
-        plain = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        plain = torch.is_grad_enabled() or transforms_active()
         if plain or forward_ad.unpack_dual(x).tangent is None:
             return F.group_norm(x, groups, weight, bias, eps)
         normed: Tensor = _ForwardGroupNorm.apply(x, weight, bias, groups, eps)[0]
@@ -190,18 +191,11 @@ class WeightNorm(nn.Module):
     """w = g·v/‖v‖, one g an output channel (Salimans and Kingma, 2016), as a parametrization of ``weight``.
 
     It stores what ``torch.nn.utils.parametrizations.weight_norm`` stores, ``original0`` = g and ``original1`` = v.
-
-    Attributes:
-        held: a weight to give out in place of a computed one.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: Tensor | None = None
 
     def forward(self, g: Tensor, v: Tensor) -> Tensor:
         """g (O, 1, 1, 1) and v (O, I, H, W) → the weight, in v's memory format."""
-        return v * (g / _channel_norms(v)) if self.held is None else self.held
+        return v * (g / _channel_norms(v))
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """g and v that give ``weight``."""

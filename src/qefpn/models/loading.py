@@ -14,7 +14,7 @@ from qefpn.errors import UserError
 from qefpn.models.network import QEFPN
 from qefpn.models.packed import SUFFIX, network_file
 from qefpn.models.weights import read_checkpoint, refuse_named_classes
-from qefpn.parts import allowed
+from qefpn.parts import allowed, without_removed
 
 PREFIX = "network."
 FILLED_IN = (f"{PREFIX}mean", f"{PREFIX}std")
@@ -49,6 +49,7 @@ def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
             raise UserError(f"{path}: the card that says what network it is, {Path(path).stem}.json, is missing")
         raise UserError(f"{path}: is no checkpoint of qefpn train (it has no hyper_parameters.network and state_dict)")
     refuse_named_classes(options, path)
+    options = without_removed(options, str(path))
     own: dict[str, Tensor] = {
         key.removeprefix(PREFIX).removeprefix("_orig_mod."): value
         for key, value in state.items()
@@ -57,7 +58,7 @@ def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
     _refuse_oversized(options, own, path)
     try:
         # the checkpoint holds the backbone's weights: none are downloaded or read from elsewhere
-        network = QEFPN(**{**options, "weights": None})
+        network = QEFPN.of_options(options)
         network.load_state_dict(own)
     except (TypeError, ValueError, RuntimeError) as error:
         lines = [line.strip() for line in str(error).strip().splitlines()]

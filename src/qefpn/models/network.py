@@ -38,7 +38,7 @@ from qefpn.models.layers import (
 )
 from qefpn.models.pyramid import ImplicitPyramid, PlainPyramid
 from qefpn.models.transformation import Transformation
-from qefpn.parts import build_part, described, names_class
+from qefpn.parts import build_part, described, names_class, without_removed
 
 SMALLEST = 32
 """Smallest height and width of a picture in pixels: the stride of the coarsest level."""
@@ -89,7 +89,6 @@ class QEFPN(nn.Module):
             ``_target_`` and options (:mod:`qefpn.parts`); ``None`` for Broyden, quasi-equilibrium and the implicit
             adjoint (unrolled for the solver "unroll").
         residual_in_eval: keep ``residual`` in evaluation, where the plain equilibrium is solved by default.
-        start: "zero", or "last": a training step's solve starts where the last one ended (see ``ImplicitPyramid``).
         weight_norm: weight norm on every convolution of f_theta.
         low_level_edges: add a head that predicts edges from the finest backbone feature.
         intermediate_supervision: add a head on each of the decoder's intermediate maps.
@@ -122,7 +121,6 @@ class QEFPN(nn.Module):
         residual: Any = None,
         adjoint: Any = None,
         residual_in_eval: bool = False,
-        start: str = "zero",
         weight_norm: bool = False,
         low_level_edges: bool = False,
         intermediate_supervision: bool = False,
@@ -158,9 +156,7 @@ class QEFPN(nn.Module):
             transformation = Transformation(
                 channels, levels, expansion, activation, half=block_dtype == "bfloat16", weight_norm=weight_norm
             )
-            self.pyramid = ImplicitPyramid(
-                transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval, start=start
-            )
+            self.pyramid = ImplicitPyramid(transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval)
         self.backbone: Backbone
         if isinstance(backbone, Backbone):
             self.backbone = backbone
@@ -197,6 +193,15 @@ class QEFPN(nn.Module):
         if channels_last_has_forward_derivative():
             # measured on a CPU: 1.1 to 1.15 times faster in training, f_theta's own backward 1.3 times
             self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> QEFPN:
+        """A network of what :attr:`options` of one of this version, or of an earlier one, holds, with fresh weights.
+
+        Raises:
+            UserError: it asks for what this version no longer does.
+        """
+        return cls(**{**without_removed(options), "weights": None})
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), uint8 or floating-point in [0, 1] → saliency logits (B, 1, H, W)."""
@@ -245,11 +250,7 @@ class QEFPN(nn.Module):
             for x, stride, level in zip(reduced, self.backbone.strides, self.levels, strict=True)
         )
         injection = self.fusion(reduced)
-        # a pyramid of somebody's own need not know of the rare ones
-        rare: dict[str, Any] = {
-            name: given for name, given in (("start", start), ("intermediate", intermediate)) if given
-        }
-        state, solution = self.pyramid(injection, keys=keys, unroll=unroll, **rare)
+        state, solution = self.pyramid(injection, keys=keys, unroll=unroll, start=start, intermediate=intermediate)
         logits, sides = self.decoded(state, size)
         # no side head, no side: zip of a shorter list
         side_logits = tuple(resize(head(side), size) for head, side in zip(self.side_heads, sides, strict=False))

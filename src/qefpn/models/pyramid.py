@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from qefpn.implicit import (
     Equilibrium,
-    LastSolution,
     Solution,
     Unroll,
     UnrolledAdjoint,
@@ -32,9 +31,6 @@ class ImplicitPyramid(nn.Module):
         adjoint: how gradients pass the equilibrium.
         residual_in_eval: keep ``residual`` in evaluation. By default evaluation solves Eq. 3, so that a
             prediction is deterministic and independent of what else is in its batch.
-        start: "zero", or "last": a training step starts where the last one of the same shape ended, whatever its
-            pictures were. Evaluation starts from zero either way, so that a prediction does not depend on those
-            before it; for a video give ``start`` to ``forward``.
     """
 
     def __init__(
@@ -45,17 +41,13 @@ class ImplicitPyramid(nn.Module):
         adjoint: Any,
         *,
         residual_in_eval: bool = False,
-        start: str = "zero",
     ) -> None:
         super().__init__()
-        if start not in ("zero", "last"):
-            raise ValueError(f"start: there are 'zero' and 'last', not {start!r}")
         self.transformation = transformation
         self.solver = solver
         self.residual = residual
         self.adjoint = adjoint
         self.residual_in_eval = residual_in_eval
-        self.last = LastSolution() if start == "last" else None
 
     def forward(
         self,
@@ -80,20 +72,19 @@ class ImplicitPyramid(nn.Module):
             The state, shaped like ``injection``, and the solution. float32 also under autocast: half precision
             cannot reach the solver's tolerances and has no forward derivative.
         """
-        with torch.autocast(injection[0].device.type, enabled=False):
+        with torch.autocast(injection[0].device.type, enabled=False), self.transformation.weights_kept():
             injection = tuple(as_float(x) for x in injection)
             state: tuple[Tensor, ...] = tuple(torch.zeros_like(x) for x in injection)
-            f = self.transformation.bound()
+            f = self.transformation
             if unroll is not None:
                 solution = fixed_point(
                     f, state, injection, solver=Unroll(unroll), residual=Equilibrium(), adjoint=UnrolledAdjoint()
                 )
                 return tuple(solution.value), solution
             residual = self.residual if self.training or self.residual_in_eval else Equilibrium()
-            last = self.last if self.training and start is None else None
             solution = fixed_point(
                 f,
-                _started(state, start) if last is None else last.start(state),
+                _started(state, start),
                 injection,
                 solver=self.solver,
                 residual=residual,
@@ -101,23 +92,22 @@ class ImplicitPyramid(nn.Module):
                 keys=keys,
                 intermediate=_spread(intermediate, self.solver.max_steps),
             )
-            if last is not None:
-                last.keep(solution)
         return tuple(solution.value), solution
 
     def jacobian_regularization(self, state: Sequence[Tensor], injection: Sequence[Tensor], samples: int = 1) -> Tensor:
         """The loss term of :func:`qefpn.implicit.jacobian_regularization` at ``state``."""
         given = tuple(as_float(x) for x in injection)
         z = tuple(as_float(x.detach()) for x in state)
-        return jacobian_regularization(self.transformation.bound(), z, given, samples=samples)
+        with self.transformation.weights_kept():
+            return jacobian_regularization(self.transformation, z, given, samples=samples)
 
     def spectral_radius(self, state: Sequence[Tensor], injection: Sequence[Tensor], iterations: int = 20) -> Tensor:
         """(B,) spectral radius of f_theta's Jacobian at ``state``; leaves torch's generator as it is."""
         generator = torch.Generator().manual_seed(0)
         given = tuple(as_float(x.detach()) for x in injection)
         z = tuple(as_float(x.detach()) for x in state)
-        with torch.no_grad():
-            return spectral_radius(self.transformation.bound(), z, given, iterations=iterations, generator=generator)
+        with torch.no_grad(), self.transformation.weights_kept():
+            return spectral_radius(self.transformation, z, given, iterations=iterations, generator=generator)
 
 
 def _started(zero: tuple[Tensor, ...], start: Sequence[Tensor] | None) -> tuple[Tensor, ...]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from qefpn.models.fusion import FullyConnectedFusion
 from qefpn.models.layers import (
-    WeightNorm,
     activation_named,
     channels_last_has_forward_derivative,
     conv3x3,
@@ -120,32 +120,18 @@ class Transformation(nn.Module):
         ]
         return tuple(post(fused) for post, fused in zip(self.post, self.fusion(states), strict=True))
 
-    def bound(self) -> Callable[..., tuple[Tensor, ...]]:
-        """This map for one solve: with weight norm, the weights are normalised here once and not at each call.
+    @contextmanager
+    def weights_kept(self) -> Iterator[None]:
+        """A block for one solve: with weight norm, the weights are normalised here once and not at each call.
 
-        Gradients reach the parameters through the weights computed here, so it is called with grad enabled where
-        they are wanted, and again after a change of parameters.
+        Gradients reach the parameters through the weights computed here, so it is entered with grad enabled where
+        they are wanted.
         """
-        norms = [part for part in self.modules() if isinstance(part, WeightNorm)]
-        if not norms:
-            return self
-        convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
-        weights = [part.weight for part in convolutions]
-
-        def f(z: Sequence[Tensor], *injection: Tensor) -> tuple[Tensor, ...]:
-            with _held(norms, weights):
-                out: tuple[Tensor, ...] = self(z, *injection)
-                return out
-
-        return f
-
-
-@contextmanager
-def _held(norms: Sequence[WeightNorm], weights: Sequence[Tensor]) -> Iterator[None]:
-    for norm, weight in zip(norms, weights, strict=True):
-        norm.held = weight
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.held = None
+        normed = [part for part in self.modules() if parametrize.is_parametrized(part)]
+        if not normed:
+            yield
+            return
+        with parametrize.cached():
+            for convolution in normed:
+                getattr(convolution, "weight")  # noqa: B009  (computed here, with its graph)
+            yield

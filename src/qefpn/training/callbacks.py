@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pytorch_lightning.profilers import Profiler
 
 from qefpn.errors import UserError
 from qefpn.parts import build_part
+from qefpn.training.hardware import fp32_precision
 from qefpn.training.module import VALIDATED
 
 
@@ -69,6 +71,30 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
         if unvalidated and not self._check_on_train_epoch_end:
             raise UserError("callbacks=early_stopping waits for validations: give data.val_fraction above 0")
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+class Float32Precision(Callback):
+    """What float32 convolutions and products are in training, validation and test alike (:func:`fp32_precision`).
+
+    It is set when a stage is set up, after Lightning has looked at the process's own settings, and undone at its end.
+
+    Args:
+        name: ``ieee``, ``tf32``, ``bf16``, or None for the process's own.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self._set = contextlib.ExitStack()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._set.close()
+        self._set.enter_context(fp32_precision(self.name))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._set.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._set.close()
 
 
 class ProgressLines(Callback):

@@ -23,31 +23,55 @@ MIB = 2**20
 def fast_bfloat16(accelerator: str) -> bool:
     """Whether the accelerator that a run uses multiplies bfloat16 in hardware.
 
-    On a CPU that is AMX or AVX-512 BF16; elsewhere bfloat16 is emulated, and slower than float32.
+    On a CPU that is AMX or AVX-512 BF16, on a GPU of NVIDIA's Ampere or later; elsewhere bfloat16 is emulated, and
+    slower than float32. Of Apple's GPUs torch does not tell, so they count as without.
     """
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return False
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(probe and probe())
 
 
+FP32_PRECISIONS = ("ieee", "tf32", "bf16")
+
+
 @contextlib.contextmanager
-def fp32_precision(name: str) -> Iterator[None]:
-    """Let float32 convolutions and products of training use ``bf16`` or ``tf32``; evaluation never does."""
-    if name == "ieee":
+def fp32_precision(name: str | None) -> Iterator[None]:
+    """What float32 convolutions and products are inside, on CPUs and on NVIDIA's GPUs.
+
+    torch keeps the settings of before 2.9 beside those since, and whoever reads the former raises where they differ:
+    both are set, to the same. What was there before comes back.
+
+    Args:
+        name: ``ieee``; ``tf32``, faster where there is such a unit; ``bf16``, the same on CPUs, and tf32 on GPUs; None:
+            as they are, which for cuDNN's convolutions is TF32 unless somebody said otherwise.
+    """
+    if name is None:
         yield
         return
-    backends: Any = torch.backends  # these settings are newer than their type hints
-    places = [backends.mkldnn.conv, backends.mkldnn.matmul]
-    if name == "tf32":
-        places += [backends.cudnn.conv, backends.cuda.matmul]
-    former = [place.fp32_precision for place in places]
+    backends: Any = torch.backends  # the newer settings are newer than their type hints
+    newer = hasattr(backends.mkldnn, "conv")
+    own = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn] if newer else []
+    own += [backends.mkldnn.matmul, backends.mkldnn.conv] if newer else []
+    former = [(place, place.fp32_precision) for place in own]
+    older: list[tuple[str, bool]] = []
+    with contextlib.suppress(RuntimeError):  # somebody set the newer ones alone
+        older = [(torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32)]
     try:
-        for place in places:
-            place.fp32_precision = name
+        torch.set_float32_matmul_precision({"ieee": "highest", "tf32": "high", "bf16": "medium"}[name])
+        backends.cudnn.allow_tf32 = name != "ieee"
+        if newer:
+            backends.mkldnn.conv.fp32_precision = name
+            for place in (backends.cudnn.conv, backends.cudnn.rnn):
+                place.fp32_precision = "ieee" if name == "ieee" else "tf32"
         yield
     finally:
-        for place, value in zip(places, former, strict=True):
+        for products, convolutions in older:
+            torch.set_float32_matmul_precision(products)
+            backends.cudnn.allow_tf32 = convolutions
+        for place, value in former:
             place.fp32_precision = value
 
 

@@ -90,7 +90,7 @@ class SaliencyModule(pl.LightningModule):
         max_skipped_steps: int = 10,
     ) -> None:
         super().__init__()
-        self.network = network if isinstance(network, QEFPN) else QEFPN(**{**network, "weights": None})
+        self.network = network if isinstance(network, QEFPN) else QEFPN.of_options(network)
         kept = {"network": self.network.options, "protocol": protocol, "image_size": image_size, "seed": seed}
         self.save_hyperparameters(kept, logger=False)  # loggers get the whole configuration, under its own names
         self.criterion = build_loss("paper") if loss is None else loss
@@ -232,6 +232,9 @@ class SaliencyModule(pl.LightningModule):
             stats = self._output.solution.backward_stats
             if stats is not None:
                 self._log_solve("backward", stats, len(stats.steps))
+            fallbacks = self._output.solution.fallbacks
+            if fallbacks is not None:
+                self.log("backward_fallbacks", fallbacks.float().mean(), batch_size=len(fallbacks))
         self._output = None  # frees the graph
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:

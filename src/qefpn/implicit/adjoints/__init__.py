@@ -1,9 +1,8 @@
 """Adjoints, by name."""
 
-from qefpn.implicit.adjoints.approximate import JacobianFreeAdjoint, PhantomAdjoint, ShineAdjoint
 from qefpn.implicit.adjoints.base import ADJOINTS, Adjoint
-from qefpn.implicit.adjoints.implicit import ImplicitAdjoint
-from qefpn.implicit.adjoints.unrolled import UnrolledAdjoint
+from qefpn.implicit.adjoints.implicit import ImplicitAdjoint, ShineAdjoint
+from qefpn.implicit.adjoints.steps import JacobianFreeAdjoint, PhantomAdjoint, UnrolledAdjoint
 
 __all__ = [
     "ADJOINTS",

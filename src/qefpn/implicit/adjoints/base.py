@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qefpn.implicit.driver import SolveResult, solve
 from qefpn.implicit.problem import FlatMap, Problem
-from qefpn.implicit.solvers.base import Solver, SolveResult
-from qefpn.implicit.stats import BackwardRecord
+from qefpn.implicit.solvers import Solver
+from qefpn.implicit.stats import BackwardRecord, SolveStats
 from qefpn.registry import Registry
 
 ADJOINTS: Registry[type[Adjoint]] = Registry("adjoint")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of :func:`qefpn.implicit.fixed_point`, as an adjoint gets it.
+
+    Attributes:
+        problem: f on flat states; its Jacobian is the one of Eq. 3.
+        f: what is solved: the residual's map.
+        z: (B, N), the starting point.
+        solver: the forward solver.
+        record: where a backward pass leaves its statistics.
+    """
+
+    problem: Problem
+    f: FlatMap
+    z: Tensor
+    solver: Solver
+    record: BackwardRecord
+
+    def solve(self, last: FlatMap | None = None) -> SolveResult:
+        """:func:`qefpn.implicit.driver.solve`, without a graph."""
+        with torch.no_grad():
+            return solve(self.solver, self.f, self.z.detach(), last=last)
 
 
 class Adjoint(ABC):
@@ -25,21 +50,9 @@ class Adjoint(ABC):
         """Raise ``ValueError`` where this adjoint cannot work with ``solver``."""
 
     @abstractmethod
-    def run(
-        self, problem: Problem, residual_map: FlatMap, z: Tensor, solver: Solver, record: BackwardRecord
-    ) -> SolveResult:
-        """Solve with gradients. Called with grad enabled and autocast disabled.
-
-        Args:
-            problem: f on flat states; its Jacobian is the one of Eq. 3.
-            residual_map: what the solver solves.
-            z: (B, N), the starting point.
-            solver: the forward solver.
-            record: where a backward pass leaves its statistics.
-
-        Returns:
-            The result, whose ``value`` is attached to the graph of f.
-        """
+    def run(self, call: Call) -> tuple[Tensor, SolveStats]:
+        """Solve: the value (B, N), attached to the graph of f, and the statistics. Called with grad enabled and
+        autocast disabled."""
 
 
 class _Attach(torch.autograd.Function):
@@ -52,7 +65,7 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler refuses those itself
             raise RuntimeError(
                 "second derivatives through fixed_point are not available: a backward pass with "
                 "create_graph=True reached it. Use UnrolledAdjoint with Unroll or FixedPointIteration for "
@@ -66,18 +79,3 @@ def attach(value: Tensor, surrogate: Tensor, transform: Callable[[Tensor], Tenso
     """``value`` whose gradient, after ``transform``, goes to ``surrogate``; both (B, N)."""
     result: Tensor = _Attach.apply(value.detach(), surrogate, transform)
     return result
-
-
-@contextlib.contextmanager
-def keep_saved_tensors() -> Iterator[None]:
-    """Keep this block's saved tensors as they are under non-reentrant checkpointing (or offloading).
-
-    A backward solve walks one graph of f many times; under a checkpoint's hooks each walk would run the whole
-    checkpointed region again, and that region holds the forward solve.
-    """
-    active = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    if active is None or active(False) is None:
-        yield
-        return
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
-        yield

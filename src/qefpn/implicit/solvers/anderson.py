@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from qefpn.implicit.checks import check_count, check_number
-from qefpn.implicit.problem import FlatMap
-from qefpn.implicit.solvers.base import SOLVERS, Solver, SolveResult, Tracker, accumulation_dtype, norms
+from qefpn.implicit.driver import norms
+from qefpn.implicit.solvers.base import SOLVERS, Solver
+from qefpn.implicit.torch_private import accumulation_dtype, bmm
 
 
 @SOLVERS.register("anderson")
@@ -23,9 +24,7 @@ class Anderson(Solver):
     sample's system is singular or its weights are not finite, that sample takes a plain step.
 
     Args:
-        max_steps: updates of the iterate, at most (≥ 1); ``steps + 1`` evaluations.
-        rtol: a sample stops where ‖g(z)‖ ≤ atol + rtol·‖F(z)‖.
-        atol: see ``rtol``. With both 0 every step is taken.
+        max_steps, rtol, atol: as of every :class:`Solver`; ``steps + 1`` evaluations.
         memory: iterates combined (≥ 1); each costs two states.
         damping: in (0, 1]; 1 takes the combined F(z), less mixes in the combined z.
         regularization: r ≥ 0.
@@ -41,51 +40,24 @@ class Anderson(Solver):
         check_number("Anderson", "damping", self.damping, low=0.0, high=1.0, open_low=True)
         check_number("Anderson", "regularization", self.regularization, low=0.0)
 
-    def solve(
-        self,
-        f: FlatMap,
-        z: Tensor,
-        *,
-        fz: Tensor | None = None,
-        final: FlatMap | None = None,
-        keep_inverse: bool = False,
-    ) -> SolveResult:
-        batch, size = z.shape
-        known = fz is not None
-        tracker = Tracker(self, z, candidate=not known)
-        slots = min(self.memory, self.max_steps)
-        # an iterate of the whole batch in one piece: what is written at a time
-        residuals = z.new_empty(slots, batch, size).transpose(0, 1)
-        values = z.new_empty(slots, batch, size).transpose(0, 1)
-        gram = torch.zeros(batch, slots, slots, dtype=accumulation_dtype(z.device), device=z.device)
-        if fz is None:
-            fz = f(z)
-        for step in range(self.max_steps + 1):
-            f_norm = norms(fz)
-            if step == self.max_steps:
-                tracker.update(z, norms(fz - z), f_norm)
-                break
-            slot, filled = step % slots, min(step + 1, slots)
-            newest = residuals[:, slot : slot + 1]
-            torch.sub(fz, z, out=newest[:, 0])
-            values[:, slot].copy_(fz)
-            row = torch.bmm(newest, residuals[:, :filled].transpose(1, 2)).to(gram.dtype)[:, 0]
-            if tracker.update(z, row[:, slot].clamp_min(0.0).sqrt(), f_norm):
-                break
-            gram[:, slot, :filled] = row
-            gram[:, :filled, slot] = row
-            weights = self._weights(gram[:, :filled, :filled], slot)[:, None].to(z.dtype)
-            z = torch.bmm(weights, values[:, :filled])
-            if self.damping < 1.0:
-                z = torch.baddbmm(z, weights, residuals[:, :filled], alpha=self.damping - 1.0)
-            z = tracker.freeze(z[:, 0])
-            fz = f(z) if final is None or step + 1 < self.max_steps else final(z)
-        return SolveResult(tracker.best, tracker.finish(tracker.best, free=int(known)))
+    def init(self, z: Tensor) -> _History:
+        return _History(z, min(self.memory, self.max_steps))
 
-    def _weights(self, gram: Tensor, slot: int) -> Tensor:
+    def measure(self, state: _History, z: Tensor, value: Tensor, final: bool) -> Tensor:
+        return norms(value - z) if final else state.enter(z, value)
+
+    def step(self, state: _History, z: Tensor, value: Tensor, settled: Tensor) -> Tensor:
+        weights = self._weights(state)[:, None].to(z.dtype)
+        combined = bmm(weights, state.values[:, : state.filled])
+        if self.damping < 1.0:
+            mixed = bmm(weights, state.residuals[:, : state.filled])
+            combined = torch.add(combined, mixed, alpha=self.damping - 1.0)
+        return combined[:, 0]
+
+    def _weights(self, state: _History) -> Tensor:
         """The weights (B, n) of the stored iterates, from the residuals' Gram matrix (B, n, n)."""
-        count = gram.shape[1]
-        if count == 1:
+        gram = state.gram[:, : state.filled, : state.filled]
+        if state.filled == 1:
             return torch.ones_like(gram[:, 0])
         size = gram.diagonal(dim1=1, dim2=2).sqrt()
         inverse = torch.where(size > 0, 1.0 / size, 1.0)
@@ -96,5 +68,29 @@ class Anderson(Solver):
         weights = weights / weights.sum(dim=1, keepdim=True)
         usable = (info == 0)[:, None] & torch.isfinite(weights).all(dim=1, keepdim=True)
         plain = torch.zeros_like(weights)
-        plain[:, slot] = 1.0
+        plain[:, state.slot] = 1.0
         return torch.where(usable, weights, plain)
+
+
+class _History:
+    """The last iterates of a batch: their residuals g, their values F and the products of the residuals."""
+
+    def __init__(self, z: Tensor, slots: int) -> None:
+        batch, size = z.shape
+        # an iterate of the whole batch in one piece: what is written at a time
+        self.residuals = z.new_empty(slots, batch, size).transpose(0, 1)
+        self.values = z.new_empty(slots, batch, size).transpose(0, 1)
+        self.gram = torch.zeros(batch, slots, slots, dtype=accumulation_dtype(z.device), device=z.device)
+        self.slots, self.slot, self.filled = slots, -1, 0
+
+    def enter(self, z: Tensor, value: Tensor) -> Tensor:
+        """Store an iterate in place of the oldest; ‖g‖ (B,)."""
+        self.slot, self.filled = (self.slot + 1) % self.slots, min(self.filled + 1, self.slots)
+        slot, filled = self.slot, self.filled
+        newest = self.residuals[:, slot : slot + 1]
+        torch.sub(value, z, out=newest[:, 0])
+        self.values[:, slot].copy_(value)
+        row = bmm(newest, self.residuals[:, :filled].transpose(1, 2)).to(self.gram.dtype)[:, 0]
+        self.gram[:, slot, :filled] = row
+        self.gram[:, :filled, slot] = row
+        return row[:, slot].clamp_min(0.0).sqrt()
