@@ -16,6 +16,8 @@ from qefpn.benchmark.attributes import attribute_table
 from qefpn.benchmark.entries import Entry
 from qefpn.benchmark.map_scores import score_folders
 from qefpn.benchmark.maps import MapFolder, find_maps
+from qefpn.benchmark.protocols import partings
+from qefpn.benchmark.protocols import sentences as parting_sentences
 from qefpn.benchmark.score_cache import ScoreCache
 from qefpn.data.files import cache_dir
 from qefpn.data.layouts import Pair
@@ -26,7 +28,7 @@ from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
 from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
 from qefpn.experiments.runtime import console, progress_bar
-from qefpn.metrics import PROTOCOLS
+from qefpn.metrics import PROTOCOLS, choose
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
 from qefpn.reporting.benchmark_tables import (
     compare,
@@ -39,7 +41,7 @@ from qefpn.reporting.benchmark_tables import (
 from qefpn.reporting.intervals import interval_table, sentences
 from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.published import load_published
-from qefpn.text import one_line, open_text
+from qefpn.text import did_you_mean, one_line, open_text
 from qefpn.training.evaluation import write_json
 
 SUMMARY = """
@@ -50,6 +52,8 @@ qefpn benchmark maps=MAPS data.root=DIR data.test=[ECSSD,DUTS-TE] published=true
 """
 
 _LISTED = 3
+ALL = "all"
+"""Stands for every protocol; the first one's figures go into the tables."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -71,12 +75,20 @@ def main(argv: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output={folder} cannot be made ({error.strerror})") from None
-    entries = score(options, folders, pairs)
+    protocols = list(PROTOCOLS) if options.protocol == ALL else [str(options.protocol)]
+    by_protocol = {protocol: score(options, protocol, folders, pairs) for protocol in protocols}
+    entries = by_protocol[protocols[0]]
     findings = tell(entries)
     tell_passed_over((one.folder, one.others) for one in folders)
     if not any(entry.pictures for entry in entries):
         raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
-    write(options, entries, pairs, folder)
+    write(options, protocols[0], entries, pairs, folder)
+    if len(protocols) > 1:
+        rows = partings(by_protocol, pairs)
+        _write_rows(folder / "protocols.csv", rows)
+        for sentence in parting_sentences(rows):
+            print(one_line(sentence))
+        print(f"the tables are of {protocols[0]}; every figure under each protocol: {folder / 'protocols.csv'}")
     if findings:
         write_atomic(folder / "findings.txt", "\n".join(one_line(finding) for finding in findings) + "\n")
         print(f"all {len(findings)} findings: {folder / 'findings.txt'}")
@@ -86,8 +98,10 @@ def main(argv: Sequence[str]) -> int:
 def _check(options: DictConfig) -> None:
     if OmegaConf.is_missing(options, "maps"):
         raise UserError("maps is not set: give maps=DIR")
-    if options.protocol not in PROTOCOLS:
-        raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {options.protocol!r}")
+    if options.protocol not in (*PROTOCOLS, ALL):
+        hint = did_you_mean(options.protocol, (*PROTOCOLS, ALL))
+        raise UserError(f"protocol must be one of {', '.join((*PROTOCOLS, ALL))}, not {options.protocol!r}{hint}")
+    choose(name_list(options.metrics) or "sod")
     if options.workers is not None and (not isinstance(options.workers, int) or options.workers < 1):
         raise UserError(f"workers must be a whole number from 1 on, not {options.workers!r}")
     if options.resamples < 0:
@@ -128,15 +142,17 @@ def _in_order(folders: Sequence[MapFolder], pairs: Mapping[str, Sequence[Pair]])
     return sorted(folders, key=lambda folder: order.index(folder.dataset))
 
 
-def score(options: DictConfig, folders: Sequence[MapFolder], pairs: dict[str, Sequence[Pair]]) -> list[Entry]:
+def score(
+    options: DictConfig, protocol: str, folders: Sequence[MapFolder], pairs: dict[str, Sequence[Pair]]
+) -> list[Entry]:
     """One entry a method and data set; a method without maps of a set has an entry that says so."""
     home = cache_dir() if options.cache else None
     cache = ScoreCache(None if home is None else home / "scores.sqlite")
     try:
         with progress_bar() as progress:
             found = score_folders(
-                folders, pairs, protocol=options.protocol, cache=cache, workers=options.workers,
-                progress=Reporter(progress),
+                folders, pairs, protocol=protocol, metrics=name_list(options.metrics) or "sod", cache=cache,
+                workers=options.workers, progress=Reporter(progress),
             )  # fmt: skip
     finally:
         cache.close()
@@ -165,7 +181,7 @@ def tell(entries: Sequence[Entry]) -> list[str]:
             print(one_line(line))
             continue
         kinds = [("without a map", entry.missing), ("maps that belong to no picture", entry.extra)]
-        kinds += [("maps resized to their mask (bicubic)", entry.resized)]
+        kinds += [("maps resized to their mask", entry.resized)]
         kinds += [(f"maps {remark}", names) for remark, names in entry.notes.items()]
         for what, names in kinds:
             if names:
@@ -185,13 +201,15 @@ def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
 
 
-def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path) -> None:
+def write(
+    options: DictConfig, protocol: str, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path
+) -> None:
     """All outputs; the table goes to the terminal too."""
     comparison = compare(entries, load_published() if options.published else None)
     write_atomic(folder / "table.md", markdown_benchmark(comparison))
     write_atomic(folder / "table.tex", latex_benchmark(comparison))
     write_atomic(folder / "table.csv", csv_benchmark(entries))
-    write_json(folder / "results.json", json_benchmark(entries, options.protocol))
+    write_json(folder / "results.json", json_benchmark(entries, protocol))
     rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
     _write_rows(folder / "scores.csv", rows)
     written = ["table.md", "table.tex", "table.csv", "results.json", "scores.csv"]
