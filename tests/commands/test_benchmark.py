@@ -155,6 +155,13 @@ def test_a_method_without_a_set(place: Path, capsys: pytest.CaptureFixture[str])
         (["data.root=nowhere"], "nowhere does not exist"),
         (["protocol=matlab"], "protocol must be one of f3net, pysod, saleval, all, not 'matlab'"),
         (["metrics=[mae,iuo]"], "there is no metric 'iuo'; did you mean 'iou'?"),
+        (["exclude=[0,1,2]"], "exclude: no method is left"),
+        (["exclude=[7]"], "exclude: there are no maps of '7'; there are maps of 0, 1, 2"),
+        (["aliases=[0]"], "aliases: '0' is no NAME:SHOWN"),
+        (["aliases=['0:1']"], "aliases: two methods would be called '1'"),
+        (["groups=true"], "groups=true: no data set has its pictures in folders"),
+        (["prefix=abc_"], "not one map could be scored"),
+        (["protocol=f3nett"], "did you mean f3net?"),
         (["workers=0"], "workers must be a whole number from 1 on, not 0"),
         (["methods=[0,7]"], "there are no maps of '7'; there are maps of 0, 1, 2"),
         (["pictures=[x]", "page=false"], "no data set has a picture 'x'"),
@@ -314,3 +321,43 @@ def test_a_cache_that_another_program_keeps_locked(tmp_path: Path, monkeypatch: 
     assert found is not None and found.record["mae"] == 1 / 7
     other.rollback()
     cache.close()
+
+
+def test_methods_left_out_and_called_otherwise(place: Path) -> None:
+    run(place, *QUICK, "exclude=[1]", "aliases=['0:F3Net é']", "data.test=[ECSSD]")
+    assert list(table(place)) == [("F3Net é", "ECSSD"), ("2", "ECSSD")]
+
+
+def test_maps_with_a_beginning_and_an_ending(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(place, *QUICK, "methods=[1]", "data.test=[ECSSD]")
+    expected = table(place)["1", "ECSSD"]
+    folder = place / "maps" / "1" / "ECSSD"
+    for path in list(folder.glob("*.png")):
+        shutil.copy(folder / f"{(int(path.stem) + 1) % 6}.png", folder / f"v1_{path.stem}_other.png")  # not of it
+    for number in range(6):
+        (folder / f"{number}.png").rename(folder / f"net_{number}_sal.png")
+    capsys.readouterr()
+    run(place, *QUICK, "methods=[1]", "data.test=[ECSSD]", "prefix=net_", "suffix=_sal")
+    assert table(place)["1", "ECSSD"] == expected
+    assert "6 maps that belong to no picture: v1_0_other.png" in capsys.readouterr().out
+
+
+def test_means_over_groups(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = place / "data" / "ECSSD"
+    for root in (data, *(place / "maps" / method / "ECSSD" for method in "012")):
+        for path in list(root.glob("*.*")):
+            kind = "" if root != data else "masks" if path.suffix == ".png" else "imgs"
+            group = root / kind / ("bear" if int(path.stem) < 2 else "cow")
+            group.mkdir(parents=True, exist_ok=True)
+            path.rename(group / path.name)
+    run(place, *QUICK, "groups=true", "data.test=[ECSSD]")
+    with (place / "out" / "groups.csv").open(newline="") as file:
+        rows = {(row["method"], row["group"]): row for row in csv.DictReader(file)}
+    with (place / "out" / "scores.csv").open(newline="") as file:
+        scores = [row for row in csv.DictReader(file) if row["method"] == "1"]
+    bear, cow = (
+        np.mean([float(row["mae"]) for row in scores if row["name"].startswith(group)]) for group in ("bear", "cow")
+    )
+    assert float(rows["1", "bear"]["mae"]) == pytest.approx(bear) and rows["1", "bear"]["images"] == "2"
+    assert float(rows["1", "mean of the groups"]["mae"]) == pytest.approx((bear + cow) / 2)
+    assert (bear + cow) / 2 != pytest.approx(float(table(place)["1", "ECSSD"]["mae"]))

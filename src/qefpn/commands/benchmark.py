@@ -6,6 +6,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from qefpn.atomic import atomic_file, write_atomic
 from qefpn.benchmark.attributes import attribute_table
 from qefpn.benchmark.entries import Entry
+from qefpn.benchmark.groups import group_table
 from qefpn.benchmark.map_scores import score_folders
 from qefpn.benchmark.maps import MapFolder, find_maps
 from qefpn.benchmark.protocols import partings
@@ -64,8 +66,8 @@ def main(argv: Sequence[str]) -> int:
     options = command_config("benchmark", argv)
     _check(options)
     pairs = find_pictures(options)
-    folders, aside = find_maps(str(options.maps), pairs)
-    folders = chosen_methods(folders, options.methods)
+    folders, aside = find_maps(str(options.maps), pairs, str(options.prefix or ""), str(options.suffix or ""))
+    folders = chosen_methods(folders, options.methods, options.exclude, options.aliases)
     pairs = {name: pairs[name] for name in dict.fromkeys(folder.dataset for folder in _in_order(folders, pairs))}
     for name in aside:
         known = f"there are maps of {name}, which is not among the data sets: they are left aside"
@@ -125,16 +127,31 @@ def find_pictures(options: DictConfig) -> dict[str, Sequence[Pair]]:
     return {one.name: one.usable.items for one in report.sets if len(one.usable)}
 
 
-def chosen_methods(folders: list[MapFolder], methods: Any) -> list[MapFolder]:
-    """The folders of the methods asked for, in that order; all of them where none are."""
-    wanted = name_list(methods)
-    if wanted is None:
-        return folders
+def chosen_methods(folders: list[MapFolder], methods: Any, exclude: Any = None, aliases: Any = None) -> list[MapFolder]:
+    """The folders of the methods asked for, in that order, those of ``exclude`` aside, under the names of ``aliases``;
+    all of them where none are asked for."""
     there = list(dict.fromkeys(folder.method for folder in folders))
-    for name in wanted:
-        if name not in there:
-            raise UserError(f"methods: there are no maps of {name!r}; there are maps of {', '.join(there)}")
-    return [folder for name in wanted for folder in folders if folder.method == name]
+    left_out, names = name_list(exclude) or [], dict[str, str]()
+    for pair in name_list(aliases) or []:
+        old, colon, new = pair.partition(":")
+        if not (old and colon and new):
+            raise UserError(f"aliases: {pair!r} is no NAME:SHOWN; give aliases=[F3Net_final:F3Net]")
+        names[old] = new
+    wanted = name_list(methods)
+    for key, listed in (("methods", wanted or []), ("exclude", left_out), ("aliases", list(names))):
+        for name in listed:
+            if name not in there:
+                raise UserError(f"{key}: there are no maps of {name!r}; there are maps of {', '.join(there)}")
+    kept = [name for name in (there if wanted is None else wanted) if name not in left_out]
+    if not kept:
+        raise UserError(f"exclude: no method is left; there are maps of {', '.join(there)}")
+    shown = [names.get(name, name) for name in kept]
+    for name in shown:
+        if shown.count(name) > 1:
+            raise UserError(f"aliases: two methods would be called {name!r}")
+    return [
+        replace(folder, method=names.get(name, name)) for name in kept for folder in folders if folder.method == name
+    ]
 
 
 def _in_order(folders: Sequence[MapFolder], pairs: Mapping[str, Sequence[Pair]]) -> list[MapFolder]:
@@ -217,6 +234,9 @@ def write(
     if options.attributes:
         _write_rows(folder / "attributes.csv", attribute_table(scored, pairs))
         written.append("attributes.csv")
+    if options.groups:
+        _write_rows(folder / "groups.csv", group_table(scored))
+        written.append("groups.csv")
     intervals = interval_table(entries, int(options.resamples))
     if intervals:
         _write_rows(folder / "intervals.csv", intervals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -144,8 +144,13 @@ def choose(metrics: str | Sequence[str] | Figures) -> Figures:
     """
     if isinstance(metrics, Figures):
         return metrics
+    return _chosen((metrics,) if isinstance(metrics, str) else tuple(metrics))
+
+
+@cache
+def _chosen(metrics: tuple[str, ...]) -> Figures:
     wanted: set[str] = set()
-    for name in [metrics] if isinstance(metrics, str) else metrics:
+    for name in metrics:
         if name not in (known := known_names()):
             hint = did_you_mean(name, known, "; did you mean {!r}?")
             raise UserError(f"there is no metric {name!r}{hint}; groups are {', '.join(GROUPS)}; see docs/metrics.md")

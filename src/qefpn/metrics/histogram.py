@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numba
 import numpy as np
@@ -146,29 +146,35 @@ def joint_histogram(pictures: Sequence[Picture], protocol: Protocol) -> JointHis
     blank = np.array([picture.blank for picture in pictures], np.bool_)
     total = counts.sum(axis=(1, 2))
     there = total > 0
-    ends = np.stack([there.argmax(axis=1), 255 - there[:, ::-1].argmax(axis=1)], axis=1)
-    levels = np.array([levels_of(low, high, protocol) for low, high in ends.tolist()]).reshape(batch, 256)
+    ends = np.empty((batch, 2), np.int64)
+    ends[:, 0], ends[:, 1] = there.argmax(axis=1), 255 - there[:, ::-1].argmax(axis=1)
+    levels, bins = np.empty((batch, 256)), np.empty((batch, 256), np.uint8)
+    cuts = np.empty((batch, 3), np.int64)
+    for i, (low, high) in enumerate(ends.tolist()):
+        levels[i], bins[i], cuts[i, 2] = _scale(low, high, protocol)
     mean = (total * levels).sum(axis=1) / total.sum(axis=1)
-    cuts = np.stack(
-        [
-            _first(levels >= np.minimum(2 * mean, 1)[:, None]),
-            _first(levels > 2 * mean[:, None] if protocol.strict_e else levels >= np.minimum(2 * mean, 1)[:, None]),
-            _first(levels > 0.5),
-        ],
-        axis=1,
-    )
+    for i, twice in enumerate((2 * mean).tolist()):
+        cuts[i, :2] = _adaptive_cuts(levels[i], twice, levels[i], twice, protocol)
     for i in np.flatnonzero(_ties(total, ends, protocol)):
         mean[i], cuts[i, :2] = _decide(pictures[int(i)], levels[i], protocol)
-    if protocol.bins == "floor":
-        bins = (levels.clip(0, 1) * 255).astype(np.uint8)
-    else:
-        bins = (np.searchsorted(_EDGES, levels.clip(0, 1), side="right") - 1).astype(np.uint8)
     return JointHistogram(counts, sizes, split, ends, levels, mean, bins, cuts, blank)
 
 
-def _first(selected: Bool) -> Int:
-    """(B,) the first value from which on (B, 256) values are selected; 256 where none is."""
-    return np.where(selected.any(axis=1), selected.argmax(axis=1), 256)
+@lru_cache(1024)
+def _scale(low: int, high: int, protocol: Protocol) -> tuple[Float, npt.NDArray[np.uint8], int]:
+    """Levels, bins and the cut at a level above 0.5, which a map's extremes decide."""
+    levels = levels_of(low, high, protocol)
+    if protocol.bins == "floor":
+        bins = levels.clip(0, 1) * 255
+    else:
+        bins = np.searchsorted(_EDGES, levels.clip(0, 1), side="right") - 1
+    return levels, bins.astype(np.uint8), int(levels.searchsorted(0.5, side="right"))
+
+
+def _adaptive_cuts(levels: Float, twice: float, of_e: Float, twice_of_e: float, protocol: Protocol) -> tuple[int, int]:
+    """The smallest value selected at the adaptive threshold of F and of E; levels never fall from value to value."""
+    side, threshold = ("right", twice_of_e) if protocol.strict_e else ("left", min(twice_of_e, 1.0))
+    return int(levels.searchsorted(min(twice, 1.0))), int(of_e.searchsorted(threshold, side=side))  # type: ignore[call-overload]
 
 
 def _ties(total: Int, ends: Int, protocol: Protocol) -> Bool:
@@ -195,13 +201,11 @@ def mean_in_order(values: Float, protocol: Protocol) -> float:
     return float(np.cumsum(values.T.ravel())[-1] / values.size) if values.size else float("nan")
 
 
-def _decide(picture: Picture, levels: Float, protocol: Protocol) -> tuple[float, list[int]]:
+def _decide(picture: Picture, levels: Float, protocol: Protocol) -> tuple[float, tuple[int, int]]:
     """The mean, and the cuts of F and E, with the protocol's own rounding."""
     mean = mean_in_order(levels[picture.saliency], protocol)
-    of_e, threshold = levels, 2 * mean
+    of_e, twice = levels, 2 * mean
     if protocol.e_again:  # the largest level may miss 1 by a rounding
         of_e = levels * (1 / levels[picture.saliency.max()])
-        threshold = 2 * mean_in_order(of_e[picture.saliency], protocol)
-    first = levels >= min(2 * mean, 1)
-    second = of_e > threshold if protocol.strict_e else of_e >= min(threshold, 1)
-    return mean, [int(_first(chosen[None])[0]) for chosen in (first, second)]
+        twice = 2 * mean_in_order(of_e[picture.saliency], protocol)
+    return mean, _adaptive_cuts(levels, 2 * mean, of_e, twice, protocol)

@@ -15,15 +15,13 @@ from qefpn.metrics.inputs import check_names
 from qefpn.metrics.protocol import Protocol, get_protocol
 from qefpn.metrics.scores import Measured, Sums, measure
 
-_STATES = ("scores", "undefined", "curves", "counted")
-
 
 class SaliencyMetrics(Metric):
     """MAE, F, weighted F, S, E, binary ratio and their curves over a set of pictures, and what is asked for beside.
 
-    The states are sums of integers and counts, so that any number of processes with any shares of the pictures, in any
+    The state is sums of integers and counts, so that any number of processes with any shares of the pictures, in any
     order, gives what one process gives, to the last bit. A score that is NaN for a picture is left out of its mean and
-    counted. The classes below keep the same states: in a ``MetricCollection`` pixels are read once for all of them.
+    counted. The classes below keep the same state: in a ``MetricCollection`` pixels are read once for all of them.
 
     Args:
         protocol: "f3net" (the paper's Table I), "pysod" (PySODMetrics 1.6) or "saleval".
@@ -62,9 +60,8 @@ class SaliencyMetrics(Metric):
         super().__init__(**kwargs)
         self.protocol = get_protocol(protocol)
         self.figures = choose(metrics)
-        empty = Sums(self.protocol, self.figures)
-        for state, zeros in zip(_STATES, (empty.scores, empty.undefined, empty.curves, empty.images), strict=True):
-            self.add_state(state, torch.from_numpy(zeros), dist_reduce_fx="sum")
+        self.sums: Tensor
+        self.add_state("sums", torch.from_numpy(Sums(self.protocol, self.figures).kept), dist_reduce_fx="sum")
 
     def update(self, pred: Any, target: Any, *, measured: Measured | None = None) -> None:
         """Add maps and their masks.
@@ -78,10 +75,8 @@ class SaliencyMetrics(Metric):
         added = Sums(self.protocol, self.figures)
         if len(measured):
             added.add(measured.values, measured.blank_maps)
-        for state, sums in zip(_STATES, (added.scores, added.undefined, added.curves, added.images), strict=True):
-            kept: Tensor = getattr(self, state)
-            # replaced, not changed: whoever holds a state keeps its value
-            setattr(self, state, kept + torch.from_numpy(sums).to(kept.device))
+        # replaced, not changed: whoever holds the state keeps its value
+        self.sums = self.sums + torch.from_numpy(added.kept).to(self.sums.device)
 
     def score_batch(
         self, pred: Any, target: Any, names: Sequence[str] | None = None, *, curves: bool = False
@@ -95,22 +90,18 @@ class SaliencyMetrics(Metric):
         self.update(pred, target, measured=measured)
         return measured.records(checked, curves)
 
+    def _sums(self) -> Sums:
+        return Sums(self.protocol, self.figures, self.sums.cpu().numpy())
+
     @property
-    def images(self) -> Tensor:
-        """Pictures so far."""
-        counted = self.counted
-        assert isinstance(counted, Tensor)
-        return counted[0]
+    def undefined(self) -> Tensor:
+        """How often each score of ``figures.scores`` was NaN."""
+        return torch.from_numpy(self._sums().undefined.copy())
 
     def _all_figures(self) -> dict[str, Tensor]:
-        sums = Sums(self.protocol, self.figures)
-        sums.scores, sums.undefined, sums.curves, sums.images = (
-            getattr(self, state).cpu().numpy() for state in _STATES
-        )
-        device = self.images.device
         return {
-            name: torch.as_tensor(np.array(value), dtype=torch.float64, device=device)
-            for name, value in sums.compute().items()
+            name: torch.as_tensor(np.array(value), dtype=torch.float64, device=self.sums.device)
+            for name, value in self._sums().compute().items()
         }
 
     def compute(self) -> Any:

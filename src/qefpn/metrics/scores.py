@@ -12,7 +12,7 @@ import numpy.typing as npt
 from qefpn.metrics.exact import LIMBS, mean, split
 from qefpn.metrics.figures import BASE, Figures, choose, counted_values, with_aliases
 from qefpn.metrics.inputs import check_names, is_single, to_pairs
-from qefpn.metrics.protocol import BETA2, F3NET, Float, Protocol, get_protocol
+from qefpn.metrics.protocol import BETA2, F3NET, Float, Int, Protocol, get_protocol
 
 SCORES = BASE
 
@@ -160,20 +160,24 @@ class Sums:
     Args:
         protocol: of the pictures.
         figures: of what is kept.
+        kept: all of it, one int64 array, to go on from; None: nothing yet.
 
     Attributes:
-        scores: (3, S) int64, of :func:`exact.split`, NaN left out.
-        undefined: (S,) int64, how many scores were NaN.
-        curves: (3, C, 256) int64.
-        images: (2,) int64, pictures, and blank maps among them.
+        kept: all of it; the others are views of it.
+        scores: (3, S), of :func:`exact.split`, NaN left out.
+        undefined: (S,), how many scores were NaN.
+        curves: (3, C, 256).
+        images: (2,), pictures, and blank maps among them.
     """
 
-    def __init__(self, protocol: Protocol, figures: Figures) -> None:
+    def __init__(self, protocol: Protocol, figures: Figures, kept: Int | None = None) -> None:
         self.protocol, self.figures = protocol, figures
-        self.scores = np.zeros((LIMBS, len(figures.scores)), np.int64)
-        self.undefined = np.zeros(len(figures.scores), np.int64)
-        self.curves = np.zeros((LIMBS, len(figures.curves), 256), np.int64)
-        self.images = np.zeros(2, np.int64)
+        scores, curves = len(figures.scores), len(figures.curves)
+        ends = (LIMBS * scores, (LIMBS + 1) * scores, (LIMBS + 1) * scores + 2)
+        self.kept = np.zeros(ends[-1] + LIMBS * curves * 256, np.int64) if kept is None else kept
+        self.scores = self.kept[: ends[0]].reshape(LIMBS, scores)
+        self.undefined, self.images = self.kept[ends[0] : ends[1]], self.kept[ends[1] : ends[2]]
+        self.curves = self.kept[ends[2] :].reshape(LIMBS, curves, 256)
 
     def add(self, values: Mapping[str, Any], blank_maps: Any, *, curves: bool = True) -> None:
         """Add B pictures, by name scores (B,) and, unless told otherwise, curves (B, 256)."""
@@ -182,8 +186,7 @@ class Sums:
         self.scores += split(np.where(undefined, 0.0, scores)).sum(axis=2)
         self.undefined += undefined.sum(axis=1)
         if curves:
-            parts = [split(np.asarray(values[name], np.float64)).sum(axis=1) for name in self.figures.curves]
-            self.curves += np.stack(parts, axis=1)
+            self.curves += split(np.array([values[name] for name in self.figures.curves], np.float64)).sum(axis=2)
         self.images += np.array([len(blank_maps), np.count_nonzero(blank_maps)])
 
     def compute(self, *, curves: bool = True) -> dict[str, Any]:
