@@ -2,9 +2,9 @@
 
 python benchmarks/metrics.py [pictures=64] [rounds=3] [batch=32] [clock=wall|cpu]
 
-The clock "cpu" counts the thread's own time, for a machine that others use too (and not for a CUDA device).
-PySODMetrics has no binary ratio; ours is in our time. Reading files is in neither. On a CUDA device there is a row
-for tensors that lie on it already.
+The clock "cpu" counts the thread's own time, for a machine that others use too.
+PySODMetrics has no binary ratio; ours is in our time. Reading files is in neither. The last two rows of a size are with
+IoU, Dice and BER at all thresholds, against PySODMetrics' handlers for the same and for precision, recall and F.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import torch
 
 from qefpn.data.synthetic import render
 from qefpn.metrics import SaliencyMetrics
-from qefpn.metrics.distance import near_squared_distances
+from qefpn.metrics.histogram import joint_histogram
+from qefpn.metrics.histogram_scores import histogram_scores
 from qefpn.metrics.inputs import to_pairs
-from qefpn.metrics.kernels import kernels
 from qefpn.metrics.protocol import F3NET
-from qefpn.metrics.scores import joint_histogram, weighted_scores
+from qefpn.metrics.weighted_f import weighted_scores
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -78,11 +78,20 @@ def seconds(work: Callable[[], Any]) -> float:
     return clock() - start
 
 
-def theirs(pairs: Sequence[Pair]) -> list[float]:
-    """Seconds a picture of PySODMetrics."""
+EXTRA = ("iou", "dice", "ber")
+
+
+def theirs(pairs: Sequence[Pair], extra: bool) -> list[float]:
+    """Seconds a picture of PySODMetrics; with the handlers for :data:`EXTRA`, precision, recall and F where asked for,
+    in place of its older class for F."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        metrics = [getattr(py_sod_metrics, name)() for name in CLASSES]
+        metrics = [getattr(py_sod_metrics, name)() for name in CLASSES if not (extra and name == "Fmeasure")]
+        if extra:
+            kinds = ("IOU", "DICE", "BER", "Fmeasure", "Precision", "Recall")
+            wanted = {"with_dynamic": True, "with_adaptive": True, "with_binary": True}
+            handlers = {kind: getattr(py_sod_metrics, f"{kind}Handler")(**wanted) for kind in kinds}
+            metrics.append(py_sod_metrics.FmeasureV2(handlers))
 
         def step(pair: Pair) -> None:
             for metric in metrics:
@@ -93,9 +102,9 @@ def theirs(pairs: Sequence[Pair]) -> list[float]:
     return [one + end / len(pairs) for one in times]
 
 
-def ours(inputs: Sequence[tuple[Any, Any]]) -> list[float]:
+def ours(inputs: Sequence[tuple[Any, Any]], extra: bool) -> list[float]:
     """Seconds an update of :class:`SaliencyMetrics`."""
-    metric = SaliencyMetrics("f3net")
+    metric = SaliencyMetrics("f3net", metrics=EXTRA if extra else "sod")
     times = [seconds(lambda pair=pair: metric.update(*pair)) for pair in inputs]
     end = seconds(metric.compute)
     return [one + end / len(inputs) for one in times]
@@ -108,25 +117,19 @@ def compare(pairs: Sequence[Pair], batch: int, rounds: int) -> list[tuple[str, f
         for part in (pairs[first : first + batch] for first in range(0, len(pairs), batch))
         if len(part) == batch
     ]
-    on_device = []
-    if torch.cuda.is_available():
-        on_device = [tuple(torch.from_numpy(side).cuda() for side in pair) for pair in batches]
-    single: list[float] = []
-    joint: list[float] = []
-    device: list[float] = []
-    their: list[float] = []
-    ours([pairs[0], *batches[:1], *on_device[:1]])  # what is made once
-    for _ in range(rounds):  # alternating, so that a busy moment meets both
-        their += theirs(pairs)
-        single += ours(pairs)
-        joint += [one / batch for one in ours(batches)]
-        if on_device:
-            device += [one / batch for one in ours(on_device)]
-    reference = 1e3 * statistics.median(their)
-    rows = [("one at a time", reference, 1e3 * statistics.median(single))]
-    rows.append((f"batches of {batch}", reference, 1e3 * statistics.median(joint)))
-    if device:
-        rows.append((f"batches of {batch}, CUDA", reference, 1e3 * statistics.median(device)))
+    rows = []
+    for extra, name in ((False, ""), (True, ", IoU Dice BER")):
+        single: list[float] = []
+        joint: list[float] = []
+        their: list[float] = []
+        ours([pairs[0], *batches[:1]], extra)  # what is made once
+        for _ in range(rounds):  # alternating, so that a busy moment meets both
+            their += theirs(pairs, extra)
+            single += ours(pairs, extra)
+            joint += [one / batch for one in ours(batches, extra)]
+        reference = 1e3 * statistics.median(their)
+        rows.append((f"one at a time{name}", reference, 1e3 * statistics.median(single)))
+        rows.append((f"batches of {batch}{name}", reference, 1e3 * statistics.median(joint)))
     return rows
 
 
@@ -146,29 +149,31 @@ def shares(pairs: Sequence[Pair], batch: int, rounds: int) -> dict[str, float]:
             maps, masks = np.stack([s for s, _ in part]), np.stack([m for _, m in part])
             pictures = note("reading the input", lambda maps=maps, masks=masks: to_pairs(maps, masks, F3NET))
             histogram = note("joint histogram", lambda pictures=pictures: joint_histogram(pictures, F3NET))
-            note("weighted F", lambda h=histogram, p=pictures: weighted_scores(h, p))
-            note("all other scores", lambda h=histogram: kernels().scores(h, F3NET))
+            note("weighted F", lambda h=histogram, p=pictures: weighted_scores(h, p, F3NET))
+            note("all other scores", lambda h=histogram: histogram_scores(h, F3NET))
             note("floor: each byte once", lambda maps=maps, masks=masks: (maps.max(), masks.max()))
             note(
                 "floor: OpenCV's distances",
-                lambda p=pictures: [near_squared_distances(one.mask) for one in p if not one.blank],
+                lambda p=pictures: [
+                    cv2.distanceTransform(255 - one.mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for one in p
+                ],
             )
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
 
-def first_call() -> tuple[str, float, float]:
-    """(kernels, seconds of a first measurement with nothing compiled yet, and of one that finds the code kept)."""
+def first_call() -> tuple[float, float]:
+    """(seconds of a first measurement with nothing compiled yet, and of one that finds the code kept)."""
     script = (
-        "import time, numpy as np, qefpn.metrics as m; from qefpn.metrics.kernels import kernels; "
+        "import time, numpy as np, qefpn.metrics as m; "
         "one = np.full((8, 8), 255, np.uint8); start = time.perf_counter(); m.saliency_scores(one, one); "
-        "print(kernels().name, time.perf_counter() - start)"
+        "print(time.perf_counter() - start)"
     )
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         command = [sys.executable, "-c", script]
         found = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in "12"]
-    (name, first), (_, second) = (run.stdout.split() for run in found)
-    return name, float(first), float(second)
+    first, second = (float(run.stdout) for run in found)
+    return first, second
 
 
 def main(arguments: list[str]) -> None:
@@ -180,13 +185,11 @@ def main(arguments: list[str]) -> None:
     clock = CLOCKS[options["clock"]]
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    name, cold, kept = first_call()
-    print(
-        f"kernels: {name}; first measurement of a process {cold:.1f} s with nothing compiled, {kept:.2f} s after that"
-    )
+    cold, kept = first_call()
+    print(f"first measurement of a process {cold:.1f} s with nothing compiled, {kept:.2f} s after that")
     print(f"{count} pictures a row, {rounds} rounds, one thread, {options['clock']} clock")
     print("milliseconds a picture, medians")
-    print(f"{'size':<9}{'maps':<7}{'way':<22}{'PySODMetrics':>13}{'ours':>8}{'ratio':>8}")
+    print(f"{'size':<9}{'maps':<7}{'way':<30}{'PySODMetrics':>13}{'ours':>8}{'ratio':>8}")
     steps: dict[str, dict[str, float]] = {}
     for size in SIZES:
         masks = [mask_of(index, size) for index in range(count)]
@@ -194,7 +197,7 @@ def main(arguments: list[str]) -> None:
             pairs = [(draw(np.random.default_rng(index), mask), mask) for index, mask in enumerate(masks)]
             for way, their, our in compare(pairs, batch, rounds):
                 label = f"{size[0]}x{size[1]}"
-                print(f"{label:<9}{sort:<7}{way:<22}{their:>13.2f}{our:>8.3f}{their / our:>7.1f}x", flush=True)
+                print(f"{label:<9}{sort:<7}{way:<30}{their:>13.2f}{our:>8.3f}{their / our:>7.1f}x", flush=True)
             steps[f"{size[0]}x{size[1]} {sort}"] = shares(pairs, batch, rounds)
     print(f"\nwhere a picture's time goes in batches of {batch} (milliseconds; share of the steps' sum)")
     print(f"{'':<26}" + "".join(f"{label:>18}" for label in steps))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from tests.reporting.benchmark_entries import make
 
-from qefpn.benchmark import map_scores
-from qefpn.benchmark.score_cache import ScoreCache
+from qefpn.benchmark import map_scores, score_cache
+from qefpn.benchmark.protocols import CHOICES
+from qefpn.benchmark.score_cache import Outcome, ScoreCache, score_key
 from qefpn.cli import main
-from qefpn.metrics import saliency_scores
+from qefpn.metrics import PROTOCOLS, Protocol, choose, combine, saliency_scores
 
 UNIQUE = 3 * 6  # the two sets have the same masks and maps: equal pairs are scored once
 QUICK = ["figures=false", "page=false", "attributes=false", "resamples=0"]
@@ -128,7 +134,7 @@ def test_bad_maps_never_end_the_run(place: Path, capsys: pytest.CaptureFixture[s
     assert run(place, *QUICK) == 1
     text = capsys.readouterr()
     assert "0 was not scored" in text.err and "not a picture" in text.err and "truncated or damaged" in text.err
-    for said in ("16-bit", "resized to their mask (bicubic): 3", "belong to no picture: stray.png", "same name: 4."):
+    for said in ("16-bit", "resized to their mask: 3", "belong to no picture: stray.png", "same name: 4."):
         assert said in text.out, said
     assert table(place)["0", "ECSSD"]["scored"] == "4"
     results = json.loads((place / "out" / "results.json").read_text())["results"]
@@ -147,7 +153,15 @@ def test_a_method_without_a_set(place: Path, capsys: pytest.CaptureFixture[str])
     [
         (["maps=nowhere"], "maps=nowhere: there is no such folder"),
         (["data.root=nowhere"], "nowhere does not exist"),
-        (["protocol=matlab"], "protocol must be one of f3net, pysod, not 'matlab'"),
+        (["protocol=matlab"], "protocol must be one of f3net, pysod, saleval, all, not 'matlab'"),
+        (["metrics=[mae,iuo]"], "there is no metric 'iuo'; did you mean 'iou'?"),
+        (["exclude=[0,1,2]"], "exclude: no method is left"),
+        (["exclude=[7]"], "exclude: there are no maps of '7'; there are maps of 0, 1, 2"),
+        (["aliases=[0]"], "aliases: '0' is no NAME:SHOWN"),
+        (["aliases=['0:1']"], "aliases: two methods would be called '1'"),
+        (["groups=true"], "groups=true: no data set has its pictures in folders"),
+        (["prefix=abc_"], "not one map could be scored"),
+        (["protocol=f3nett"], "did you mean f3net?"),
         (["workers=0"], "workers must be a whole number from 1 on, not 0"),
         (["methods=[0,7]"], "there are no maps of '7'; there are maps of 0, 1, 2"),
         (["pictures=[x]", "page=false"], "no data set has a picture 'x'"),
@@ -182,3 +196,168 @@ def test_a_broken_cache_is_done_without(tmp_path: Path) -> None:
     cache = ScoreCache(tmp_path / "scores.sqlite")
     assert not cache.has(b"key")
     cache.close()
+
+
+def test_every_protocol(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = place / "maps" / "0" / "ECSSD"
+    cv2.imwrite(str(folder / "2.png"), np.full((48, 64), 30, np.uint8))  # a collapsed map
+    small = cv2.imread(str(folder / "3.png"), cv2.IMREAD_GRAYSCALE)
+    assert small is not None
+    cv2.imwrite(str(folder / "3.png"), cv2.resize(small, (24, 18)))
+    run(place, *QUICK, "protocol=all", "metrics=[iou]")
+    with (place / "out" / "protocols.csv").open(newline="") as file:
+        rows = {(row["method"], row["dataset"], row["protocol"], row["metric"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 3 * 2 * 2 * 6
+    mae = rows["0", "ECSSD", "pysod", "mae"]
+    assert mae["picture"] == "2" and mae["why"] == "what a map of one value counts as"
+    assert rows["0", "ECSSD", "pysod", "max_f"]["why"].startswith("whether the F curve of a set")
+    maps = [cv2.imread(str(folder / f"{i}.png"), cv2.IMREAD_GRAYSCALE) for i in range(6)]
+    masks = [cv2.imread(str(place / "data" / "ECSSD" / f"{i}.png"), cv2.IMREAD_GRAYSCALE) for i in range(6)]
+    for protocol in ("pysod", "saleval"):
+        expected = combine(saliency_scores(maps, masks, protocol, curves=True), protocol)
+        for metric in ("mae", "weighted_f", "max_f"):
+            assert float(rows["0", "ECSSD", protocol, metric]["value"]) == pytest.approx(expected[metric], abs=1e-15)
+    printed = capsys.readouterr().out
+    assert "0 on ECSSD, pysod against f3net: " in printed and "what a map of one value counts as" in printed
+    assert float(table(place)["0", "ECSSD"]["iou_max"]) > 0  # the tables are of f3net, with what was asked for
+    assert json.loads((place / "out" / "results.json").read_text())["protocol"] == "f3net"
+
+
+def test_every_choice_has_its_words() -> None:
+    assert set(CHOICES) == {field.name for field in dataclasses.fields(Protocol)} - {"name", "source"}
+
+
+def test_figures_asked_for(place: Path) -> None:
+    run(place, *QUICK, "protocol=pysod", "metrics=[ber,si_f_max]", "data.test=[ECSSD]")
+    with (place / "out" / "scores.csv").open(newline="") as file:
+        row = next(row for row in csv.DictReader(file) if (row["method"], row["name"]) == ("1", "3"))
+    saliency, mask = (
+        cv2.imread(str(place / path / "ECSSD" / "3.png"), cv2.IMREAD_GRAYSCALE) for path in ("maps/1", "data")
+    )
+    expected = saliency_scores(saliency, mask, "pysod", metrics=["ber", "si_f"])
+    assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=0, abs=0)
+    found = {key for key in table(place)["1", "ECSSD"] if "ber" in key or "si_f" in key}
+    assert found == {"ber_adaptive", "ber_binary", "ber_mean", "ber_max", "si_f_adaptive", "si_f_mean", "si_f_max"}
+
+
+def outcome(number: int) -> tuple[bytes, Outcome]:
+    noise = np.random.default_rng(number).random(256).tolist()
+    return bytes([number]) * 20, Outcome({"mae": number / 7, "f_curve": noise}, True, "16-bit", "")
+
+
+def test_the_cache_gives_back_what_it_took_and_keeps_to_its_limit(tmp_path: Path) -> None:
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    cache.put(outcome(number) for number in range(40))
+    cache.close()
+    cache = ScoreCache(tmp_path / "scores.sqlite", limit=20 * len(score_cache._pack(outcome(1)[1])))
+    cache._database.execute("UPDATE outcomes SET used = 1")  # long ago
+    for number in (3, 30):
+        key, expected = outcome(number)
+        found = cache.get(key)
+        assert found is not None and found.record["mae"] == expected.record["mae"]
+        assert list(found.record["f_curve"]) == expected.record["f_curve"]
+        assert (found.resized, found.remark, found.failure) == (True, "16-bit", "")
+    cache.close()
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    there = {number for number in range(40) if cache.has(outcome(number)[0])}
+    assert {3, 30} <= there and 5 < len(there) < 35
+    cache.close()
+
+
+def test_the_key_holds_what_a_score_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {
+        score_key(one, other, protocol, choose(metrics))
+        for one, other in ((b"a", b"b"), (b"b", b"a"))
+        for protocol in PROTOCOLS
+        for metrics in ("sod", "cod", "hce", "all")
+    }
+    assert len(keys) == 2 * 3 * 4
+    score_cache.code_version.cache_clear()
+    before = score_cache.code_version()
+    for package in ("numba", "pillow", "opencv-python-headless"):
+        version = score_cache._version
+
+        def other(name: str, package: str = package, version: Any = version) -> str:
+            return "0" if name == package else str(version(name))
+
+        monkeypatch.setattr(score_cache, "_version", other)
+        score_cache.code_version.cache_clear()
+        assert score_cache.code_version() != before
+        monkeypatch.undo()
+    score_cache.code_version.cache_clear()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from qefpn.benchmark.score_cache import Outcome, ScoreCache
+first = int(sys.argv[2])
+cache = ScoreCache(Path(sys.argv[1]))
+for number in range(first, first + 100):
+    cache.hash_of(Path(sys.argv[1]).parent / "file")
+    cache.put([(number.to_bytes(20, "big"), Outcome({"mae": number / 7}))])
+    assert cache.get(number.to_bytes(20, "big")).record["mae"] == number / 7
+cache.close()
+"""
+
+
+def test_two_processes_write_one_cache(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"of both")
+    path = tmp_path / "scores.sqlite"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(first)]) for first in (0, 100)]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    cache = ScoreCache(path)
+    assert all(cache.has(number.to_bytes(20, "big")) for number in range(200))
+    cache.close()
+
+
+def test_a_cache_that_another_program_keeps_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    cache._database.execute("PRAGMA busy_timeout = 50")
+    other = sqlite3.connect(tmp_path / "scores.sqlite")
+    other.execute("BEGIN EXCLUSIVE")
+    cache.put([outcome(1)])
+    found = cache.get(outcome(1)[0])
+    assert found is not None and found.record["mae"] == 1 / 7
+    other.rollback()
+    cache.close()
+
+
+def test_methods_left_out_and_called_otherwise(place: Path) -> None:
+    run(place, *QUICK, "exclude=[1]", "aliases=['0:F3Net é']", "data.test=[ECSSD]")
+    assert list(table(place)) == [("F3Net é", "ECSSD"), ("2", "ECSSD")]
+
+
+def test_maps_with_a_beginning_and_an_ending(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(place, *QUICK, "methods=[1]", "data.test=[ECSSD]")
+    expected = table(place)["1", "ECSSD"]
+    folder = place / "maps" / "1" / "ECSSD"
+    for path in list(folder.glob("*.png")):
+        shutil.copy(folder / f"{(int(path.stem) + 1) % 6}.png", folder / f"v1_{path.stem}_other.png")  # not of it
+    for number in range(6):
+        (folder / f"{number}.png").rename(folder / f"net_{number}_sal.png")
+    capsys.readouterr()
+    run(place, *QUICK, "methods=[1]", "data.test=[ECSSD]", "prefix=net_", "suffix=_sal")
+    assert table(place)["1", "ECSSD"] == expected
+    assert "6 maps that belong to no picture: v1_0_other.png" in capsys.readouterr().out
+
+
+def test_means_over_groups(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = place / "data" / "ECSSD"
+    for root in (data, *(place / "maps" / method / "ECSSD" for method in "012")):
+        for path in list(root.glob("*.*")):
+            kind = "" if root != data else "masks" if path.suffix == ".png" else "imgs"
+            group = root / kind / ("bear" if int(path.stem) < 2 else "cow")
+            group.mkdir(parents=True, exist_ok=True)
+            path.rename(group / path.name)
+    run(place, *QUICK, "groups=true", "data.test=[ECSSD]")
+    with (place / "out" / "groups.csv").open(newline="") as file:
+        rows = {(row["method"], row["group"]): row for row in csv.DictReader(file)}
+    with (place / "out" / "scores.csv").open(newline="") as file:
+        scores = [row for row in csv.DictReader(file) if row["method"] == "1"]
+    bear, cow = (
+        np.mean([float(row["mae"]) for row in scores if row["name"].startswith(group)]) for group in ("bear", "cow")
+    )
+    assert float(rows["1", "bear"]["mae"]) == pytest.approx(bear) and rows["1", "bear"]["images"] == "2"
+    assert float(rows["1", "mean of the groups"]["mae"]) == pytest.approx((bear + cow) / 2)
+    assert (bear + cow) / 2 != pytest.approx(float(table(place)["1", "ECSSD"]["mae"]))

@@ -97,7 +97,9 @@ GREY = np.arange(0, 240, 12, dtype=np.uint8).reshape(4, 5)
     [
         (Image.fromarray(GREY), GREY, ""),
         (Image.fromarray(np.stack([GREY] * 3, axis=2)), GREY, ""),
-        (Image.fromarray(np.stack([GREY, GREY], axis=2), mode="LA"), GREY, "with alpha"),
+        (Image.fromarray(np.stack([GREY, 0 * GREY + 255], axis=2), mode="LA"), GREY, "with alpha, which is one value"),
+        (Image.fromarray(np.stack([0 * GREY, GREY], axis=2), mode="LA"), GREY, "cut-outs, of which alpha is taken"),
+        (Image.fromarray(np.dstack([GREY, GREY, GREY, 255 - GREY])), 255 - GREY, "cut-outs, of which alpha is taken"),
         (Image.fromarray(GREY.astype(np.uint16) * 257), GREY, "16-bit, scaled"),
         (Image.fromarray(GREY.astype(np.uint16)), GREY, "16-bit file with 8-bit values"),
         (Image.fromarray(GREY.astype(np.float32) / 255), GREY, "floats"),

@@ -18,32 +18,39 @@ SCORES = ("mae", "mean_f", "weighted_f", "s_measure", "e_measure", "binary_ratio
 OF_CURVES = ("max_f", "mean_curve_f", "max_e", "mean_e")
 
 
-def rescale(picture: np.ndarray) -> np.ndarray:
-    """Min-max; a constant picture stays as it is."""
-    values = picture / 255
-    if values.max() > values.min():
-        values = (values - values.min()) / (values.max() - values.min())
-    return values
+def mat2gray(values: np.ndarray) -> np.ndarray:
+    """MATLAB's: ``imlincomb(delta, A, -low * delta)``, then clipped; a picture of one value is clipped alone."""
+    values = values.astype(np.float64)
+    low, high = values.min(), values.max()
+    if high > low:
+        delta = 1 / (high - low)
+        values = values * delta + (-low * delta)
+    return values.clip(0, 1)
+
+
+def mean(values: np.ndarray) -> float:
+    """One pixel after the other, column by column."""
+    total = 0.0
+    for value in values.T.ravel():
+        total += value
+    return total / values.size
 
 
 def scores(saliency: np.ndarray, mask: np.ndarray, step: int = 1) -> dict[str, Any]:
     """All scores of one picture; map and mask uint8 of one size. The curves have every ``step``-th threshold."""
-    low, high = int(mask.min()), int(mask.max())
-    if low == high:
-        g = mask / 255 >= 0.5
-    else:  # half way in integers, since (v - low) / (high - low) may round to either side of 0.5
-        g = 2 * (mask.astype(np.int64) - low) >= high - low
+    g = mat2gray(mask) >= 0.5
     if saliency.max() == 0 or not g.any():
         zero: dict[str, Any] = dict.fromkeys(SCORES + OF_CURVES, 0.0)
         return zero | {name: np.zeros(256)[::step] for name in CURVES}
-    s = rescale(saliency)
+    s = mat2gray(saliency)
+    again = mat2gray(s)
     precision, recall, f_curve, e_curve = curves(s, g, step)
     return {
         "mae": np.abs(s - g).mean(),
         "mean_f": adaptive_f(s, g),
         "weighted_f": weighted_f(s, g),
         "s_measure": s_measure(s, g),
-        "e_measure": e_measure(s > 2 * s.mean(), g),
+        "e_measure": e_measure(again > 2 * mean(again), g),
         "binary_ratio": 100 * np.mean((saliency / 255 > 0.9) | (saliency / 255 < 0.1)),
         "max_f": f_curve.max(),
         "mean_curve_f": f_curve.mean(),
@@ -78,7 +85,7 @@ def curves(s: np.ndarray, g: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
 
 def adaptive_f(s: np.ndarray, g: np.ndarray) -> float:
     """F at min(2 mean, 1)."""
-    chosen = s >= min(2 * s.mean(), 1)
+    chosen = s >= min(2 * mean(s), 1)
     hits = np.sum(chosen & g)
     return f_of(hits / chosen.sum(), hits / g.sum()) if hits else 0.0
 
@@ -131,7 +138,7 @@ def ssim(s: np.ndarray, g: np.ndarray) -> float:
     """Similarity of a quadrant; NaN where it has no pixel."""
     if s.size == 0:
         return math.nan
-    x, y = np.mean(s), np.mean(g)
+    x, y = mean(s), mean(g)
     divisor = s.size - 1 + EPS
     s_x, s_y = np.sum((s - x) ** 2) / divisor, np.sum((g - y) ** 2) / divisor
     s_xy = np.sum((s - x) * (g - y)) / divisor
@@ -155,7 +162,8 @@ def weighted_f(s: np.ndarray, g: np.ndarray) -> float:
         for j in range(7):
             mean += kernel[i, j] * padded[i : i + s.shape[0], j : j + s.shape[1]]
     smaller = np.where(g & (mean < error), mean, error)
-    weight = np.where(g, 1, 2 - np.exp(np.log(1 - 0.5) / 5 * distance))
+    exponent = np.float32(np.log(1 - 0.5) / 5) * distance.astype(np.float32)  # MATLAB's distances are single
+    weight = np.where(g, 1, 2 - np.exp(exponent.astype(np.float64)).astype(np.float32))
     weighted = smaller * weight
     hit, false = g.sum() - weighted[g].sum(), weighted[~g].sum()
     recall, precision = 1 - weighted[g].mean(), hit / (EPS + hit + false)

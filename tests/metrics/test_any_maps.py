@@ -11,16 +11,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tests.metrics.reference_f3net import mat2gray
+from tests.metrics.reference_f3net import mean as in_columns
 
-from qefpn.metrics import SaliencyMetrics, combine, resize_map, saliency_scores
+from qefpn.metrics import SaliencyMetrics, combine, get_protocol, resize_map, saliency_scores
 from qefpn.metrics.protocol import EPS
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 pytestmark = pytest.mark.filterwarnings("ignore:a mask of 0 and 1 is empty")
-PROTOCOLS = pytest.mark.parametrize("protocol", ["f3net", "pysod"])
+PROTOCOLS = pytest.mark.parametrize("protocol", ["f3net", "pysod", "saleval"])
 SIDE = 24
 UNITS = ("mae", "mean_f", "weighted_f", "max_f", "mean_curve_f", "precision", "recall", "f_curve")
-ALIGNED = ("e_measure", "max_e", "mean_e", "e_curve")
+UNITS += ("f_adaptive", "f_mean", "f_max", "blank_map")
+ALIGNED = ("e_measure", "max_e", "mean_e", "e_curve", "e_adaptive", "e_mean", "e_max")
 ROUNDING = 1e-12
 
 
@@ -60,15 +63,17 @@ def as_bytes(picture: np.ndarray) -> np.ndarray:
 
 def plain(saliency: np.ndarray, mask: np.ndarray, protocol: str) -> tuple[np.ndarray, np.ndarray, bool]:
     """The map in [0, 1] after min-max, the mask as booleans, whether the picture counts as 0: from the definitions."""
-    levels, grey = resize_map(as_bytes(saliency), mask.shape) / 255, as_bytes(mask) / 255
-    blank = levels.max() == 0
-    if levels.max() > levels.min():
-        levels = (levels - levels.min()) / (levels.max() - levels.min())
+    values = resize_map(as_bytes(saliency), mask.shape, get_protocol(protocol)).astype(np.float64)
+    grey = as_bytes(mask).astype(np.float64)
+    blank = values.max() == 0
+    if protocol == "saleval":
+        return values / max(values.max(), 1), grey / 255 >= 0.1, False
     if protocol == "pysod":
-        return levels, grey > 128 / 255, False
-    if grey.max() > grey.min():
-        grey = (grey - grey.min()) / (grey.max() - grey.min())
-    truth = grey >= 0.5
+        levels = values / 255
+        if levels.max() > levels.min():
+            levels = (levels - levels.min()) / (levels.max() - levels.min())
+        return levels, grey > 128, False
+    levels, truth = mat2gray(values), mat2gray(grey) >= 0.5
     return levels, truth, bool(blank or not truth.any())
 
 
@@ -78,10 +83,15 @@ def no_quadrant(truth: np.ndarray, protocol: str) -> bool:
         return False  # these have a formula of their own
     for places, length in zip(np.nonzero(truth), truth.shape, strict=True):
         centre = Fraction(int(places.sum()), len(places))
-        last = math.floor(centre + 1 + Fraction(1, 2)) if protocol == "f3net" else round(centre) + 1
+        last = math.floor(centre + 1 + Fraction(1, 2)) if protocol != "pysod" else round(centre) + 1
         if last == length:
             return True
     return False
+
+
+def one_value(saliency: np.ndarray, mask: np.ndarray, protocol: str) -> bool:
+    """Whether the map, as it is measured, has one value."""
+    return len(np.unique(resize_map(as_bytes(saliency), mask.shape, get_protocol(protocol)))) == 1
 
 
 @PROTOCOLS
@@ -95,12 +105,17 @@ def test_every_score_is_in_its_range(protocol: str, pair: tuple[np.ndarray, np.n
     _, truth, blank = plain(saliency, mask, protocol)
     aligned = mask.size / (mask.size - 1 + EPS)  # the field divides by N - 1, and of one pixel by eps
     bounds = {name: (0.0, 1.0) for name in UNITS} | {name: (0.0, aligned) for name in ALIGNED}
-    bounds |= {"binary_ratio": (0.0, 100.0), "s_measure": (0.0 if protocol == "pysod" else -0.5, 1.0)}
+    bounds |= {"binary_ratio": (0.0, 100.0), "s_measure": (-0.5 if protocol == "f3net" else 0.0, 1.0)}
+    if protocol != "saleval":
+        del bounds["blank_map"]
     assert bounds.keys() == record.keys()
     for name, (low, high) in bounds.items():
         values = np.asarray(record[name])
         if name == "s_measure" and no_quadrant(truth, protocol) and not blank:
             assert np.isnan(values)
+            continue
+        if name == "mae" and protocol == "saleval" and one_value(saliency, mask, protocol):
+            assert np.isnan(values)  # its own division by 0
             continue
         assert np.isfinite(values).all(), name
         assert values.min() >= low - ROUNDING and values.max() <= high + ROUNDING * max(1, high), (name, values)
@@ -117,8 +132,14 @@ def test_plain_formulas_agree(protocol: str, pair: tuple[np.ndarray, np.ndarray]
     if blank:
         assert record["mae"] == record["mean_f"] == 0
         return
-    assert record["mae"] == pytest.approx(np.abs(levels - truth).mean(), abs=ROUNDING)
-    chosen = levels >= min(2 * levels.mean(), 1)
+    if protocol == "saleval":
+        low = levels.min()
+        stretched = (levels - low) / (1 - low) if low < levels.max() else np.full(levels.shape, np.nan)
+        assert record["mae"] == pytest.approx(np.abs(stretched - truth).mean(), abs=ROUNDING, nan_ok=True)
+    else:
+        assert record["mae"] == pytest.approx(np.abs(levels - truth).mean(), abs=ROUNDING)
+    threshold = 2 * (levels.mean() if protocol == "pysod" else in_columns(levels))
+    chosen = levels >= min(threshold, 1)
     hits = (chosen & truth).sum()
     expected = 0.0
     if hits:
@@ -151,5 +172,7 @@ def test_a_batch_is_its_pictures_in_any_order(protocol: str, data: st.DataObject
     figures = together.compute()
     close(figures, by_one.compute())
     close(combine(alone, protocol), figures)
+    if protocol == "saleval":
+        return  # a set of blank maps has no mean
     assert all(value.isfinite().all() for name, value in figures.items() if name != "s_measure")
     assert bool(figures["s_measure"].isnan()) == (figures["undefined"] == len(some))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.metrics.maps import pairs
 
 from qefpn.metrics import SaliencyMetrics, resize_map, saliency_scores, to_uint8
 from qefpn.metrics.inputs import binarize
-from qefpn.metrics.protocol import F3NET, PYSOD
+from qefpn.metrics.protocol import F3NET, PYSOD, SALEVAL
 
 
 @pytest.fixture
@@ -36,6 +37,25 @@ def test_every_form_of_input_scores_the_same(batch: tuple[np.ndarray, np.ndarray
     ]
     for pred, target in forms:
         assert [repr(record) for record in saliency_scores(pred, target)] == expected
+
+
+def test_other_types_of_element_score_the_same(batch: tuple[np.ndarray, np.ndarray]) -> None:
+    maps, masks = batch
+    binary = (masks > 128).astype(np.uint8)
+    expected = [repr(saliency_scores(s, 255 * m)) for s, m in zip(maps, binary, strict=True)]
+    cutouts = [np.dstack([np.full((*s.shape, 3), 99, np.uint8), s]) for s in maps]
+    forms: list[tuple[Any, Any]] = [
+        (maps.astype(np.uint16) * 257, binary.astype(np.int64)),
+        (maps.astype(np.int32), binary.astype(bool)),
+        (maps / 255 * (1 + 3e-8), torch.from_numpy(binary).long()),
+        (maps / 255 - 3e-8, [m.tolist() for m in binary]),
+        (cutouts, [m.astype(float).tolist() for m in binary]),
+        (maps.tolist(), (255 * binary.astype(int)).tolist()),
+    ]
+    for pred, target in forms:
+        assert [repr(record) for record in saliency_scores(pred, target)] == expected
+    written_out = saliency_scores(maps[0].tolist(), binary[0].tolist())
+    assert repr(written_out) == expected[0]
 
 
 def test_one_picture_gives_one_record(batch: tuple[np.ndarray, np.ndarray]) -> None:
@@ -86,8 +106,24 @@ def test_the_foreground_of_a_mask() -> None:
     grey = np.array([[40, 99, 100, 128, 129, 160]], np.uint8)
     assert binarize(grey, F3NET).tolist() == [[0, 0, 255, 255, 255, 255]]  # half way between 40 and 160
     assert binarize(grey, PYSOD).tolist() == [[0, 0, 0, 0, 255, 255]]
-    for value, inside in ((0, 0), (127, 0), (128, 255), (255, 255)):  # a constant mask is taken as it is
-        assert binarize(np.full((2, 2), value, np.uint8), F3NET).max() == inside
+    for value, under_f3net, under_pysod, under_saleval in (
+        (0, 0, 0, 0), (1, 255, 0, 0), (26, 255, 0, 255), (128, 255, 0, 255), (129, 255, 255, 255), (255, 255, 255, 255),
+    ):  # fmt: skip
+        one = np.full((2, 2), value, np.uint8)
+        found = tuple(binarize(one, protocol).max() for protocol in (F3NET, PYSOD, SALEVAL))
+        assert found == (under_f3net, under_pysod, under_saleval), value
+    assert binarize(np.array([[0, 25, 26, 255]], np.uint8), SALEVAL).tolist() == [[0, 0, 255, 255]]
+
+
+def test_a_grey_half_way_falls_as_floating_point_has_it() -> None:
+    sides = set()
+    for low in range(0, 200, 3):
+        for half in range(1, 27):
+            grey = np.array([[low, low + half, low + 2 * half]], np.uint8)
+            level = (low + half) * (1 / (2 * half)) + (-low * (1 / (2 * half)))
+            assert binarize(grey, F3NET).tolist() == [[0, 255 * (level >= 0.5), 255]]
+            sides.add(level >= 0.5)
+    assert sides == {True, False}
 
 
 @pytest.mark.parametrize("protocol", ["f3net", "pysod"])
@@ -146,6 +182,15 @@ def test_resizing_is_that_of_matlab(size: tuple[int, int]) -> None:
     assert np.abs(bilinear - expected)[inner].max() > 2
 
 
+def test_pysod_resizes_as_opencv_does_bilinearly() -> None:
+    _, saliency, mask = next(pairs(1, seed=8, size=(40, 50)))
+    small = cv2.resize(saliency, (23, 31))
+    expected = cv2.resize(small, (50, 40), interpolation=cv2.INTER_LINEAR)
+    assert (resize_map(small, (40, 50), PYSOD) == expected).all()
+    assert saliency_scores(small, mask, "pysod") == saliency_scores(expected, mask, "pysod")
+    assert saliency_scores(small, mask, "f3net") != saliency_scores(expected, mask, "f3net")
+
+
 def test_a_map_of_another_size_takes_the_size_of_its_mask() -> None:
     _, saliency, mask = next(pairs(1, seed=8, size=(40, 50)))
     other = resize_map(saliency, (20, 30))
@@ -166,6 +211,12 @@ MISTAKES = [
     (np.zeros((2, 4, 5), np.uint8), MAP, "f3net", "2 maps for 1 masks"),
     ([MAP, np.zeros((2, 4, 5), np.uint8)], [MAP, MAP], "f3net", "map 1 of the list"),
     (np.zeros((4, 0), np.uint8), MAP, "f3net", "no pixel"),
+    (np.full((4, 5), 256), MAP, "f3net", "the map holds int64 from 256 to 256; it must be uint8 0-255"),
+    (np.full((4, 5), -1, np.int8), MAP, "f3net", "the map holds int8 from -1 to -1"),
+    (MAP, np.full((4, 5), 70000, np.uint32), "f3net", "the mask holds uint32"),
+    (np.full((4, 5), 1.00001), MAP, "f3net", r"outside \[0, 1\]"),
+    ([np.zeros((4, 5, 3), np.uint8)], [MAP], "f3net", "take one channel, or its luminance"),
+    ([MAP], [np.zeros((4, 5, 4), np.uint8)], "f3net", "mask 0 of the list has the shape"),
 ]
 
 
@@ -186,8 +237,8 @@ def test_a_mask_of_zeros_and_ones_is_told_apart_from_an_empty_one() -> None:
 
 
 def test_other_mistakes() -> None:
-    with pytest.raises(TypeError, match="int64"):
-        saliency_scores(torch.zeros(4, 5, dtype=torch.int64), MAP)
+    with pytest.raises(TypeError, match="not complex128"):
+        saliency_scores(np.zeros((4, 5), complex), MAP)
     with pytest.raises(ValueError, match="3 names for 1 pictures"):
         saliency_scores(MAP[None], MAP[None], names=["a", "b", "c"])
     with pytest.raises(ValueError, match="unknown protocol"):

@@ -1,4 +1,4 @@
-"""The compiled functions and those of NumPy: the same integers, the same scores, and which of them is used."""
+"""The compiled functions: distances, types, threads, processes, and the cache of machine code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,74 +16,42 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 from tests.metrics.maps import a_map, a_mask, blobs, pairs
-from tests.metrics.test_agreement import compare
 
-from qefpn.metrics import kernels as module
-from qefpn.metrics import measure, saliency_scores, scores
-from qefpn.metrics.distance import FAR
-from qefpn.metrics.histogram import count, min_max_levels
-from qefpn.metrics.kernels import Kernels, kernels, numba_kernels, numpy_kernels
-from qefpn.metrics.scores import CURVES, SCORES
+from qefpn.metrics import compiled, saliency_scores, weighted_f
+from qefpn.metrics.histogram import count
+from qefpn.metrics.protocol import PYSOD, levels_of
+from qefpn.metrics.weighted_f import FAR
 
-numba = pytest.importorskip("numba")
-numba_histogram = pytest.importorskip("qefpn.metrics.numba_histogram")
-numba_weighted_f = pytest.importorskip("qefpn.metrics.numba_weighted_f")
-
-PROTOCOLS = ("f3net", "pysod")
 SHAPES = [(1, 1), (1, 33), (33, 1), (2, 31), (5, 32), (40, 64), (65, 97), (7, 700), (700, 7), (300, 411)]
+LEVELS = levels_of(0, 255, PYSOD)
 
 
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernels], None]:
-    def choose(chosen: Kernels) -> None:
-        monkeypatch.setattr(scores, "kernels", lambda: chosen)
-
-    return choose
-
-
-@pytest.fixture
-def fresh_choice() -> Iterator[None]:
-    kernels.cache_clear()
-    yield
-    kernels.cache_clear()
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_both_give_the_same_scores(protocol: str, use: Callable[[Kernels], None]) -> None:
-    maps, masks = zip(*((s, m) for _, s, m in pairs(600, seed=70)), strict=True)
-    values = []
-    for chosen in (numba_kernels(), numpy_kernels()):
-        use(chosen)
-        values.append(measure(list(maps), list(masks), protocol).values)
-    for name in (*SCORES, *CURVES):
-        np.testing.assert_allclose(values[0][name], values[1][name], rtol=1e-12, atol=1e-12, err_msg=name)
-    assert np.isnan(values[0]["s_measure"]).any()
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_is_used_without_numba_agrees_with_the_oracles(protocol: str, use: Callable[[Kernels], None]) -> None:
-    use(numpy_kernels())
-    compare(protocol, pairs(120, seed=71))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("size", [(352, 352), (400, 300)])
-def test_without_numba_on_large_pictures(protocol: str, size: tuple[int, int], use: Callable[[Kernels], None]) -> None:
-    use(numpy_kernels())
-    compare(protocol, pairs(4, seed=72, size=size))
+def counted(saliency: np.ndarray, mask: np.ndarray, matlab: bool) -> tuple[tuple[int, int], np.ndarray]:
+    """The split and the counts once more, from the definitions."""
+    inside = mask > 0
+    rows, columns = np.nonzero(inside)
+    split = saliency.shape
+    if len(rows) and matlab:
+        split = tuple(int(np.floor((places + 1).mean() + 0.5)) for places in (rows, columns))
+    elif len(rows):
+        split = tuple(int(np.round(places.mean())) + 1 for places in (rows, columns))
+    counts = np.zeros((2, 4, 256), np.int64)
+    row, column = np.indices(saliency.shape)
+    quadrant = 2 * (row >= split[0]) + (column >= split[1])
+    np.add.at(counts, (inside.astype(int), quadrant, saliency), 1)
+    return split, counts
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("matlab", [True, False])
 def test_counts_are_equal(shape: tuple[int, int], matlab: bool) -> None:
     rng = np.random.default_rng(73)
-    compiled = numba_kernels().count
     for _ in range(8):
         mask = np.where(a_mask(rng, *shape)[1] > 128, np.uint8(255), np.uint8(0))
         saliency = a_map(rng, mask)[1]
-        found, expected = np.full((2, 2, 4, 256), -1, np.int64)
-        assert tuple(compiled(saliency, mask, matlab, found)) == count(saliency, mask, matlab, expected)
+        found = np.full((2, 4, 256), -1, np.int64)
+        split, expected = counted(saliency, mask, matlab)
+        assert tuple(count(saliency, mask, matlab, found)) == split
         assert (found == expected).all()
 
 
@@ -104,7 +72,6 @@ def test_every_distance_is_exact() -> None:
     rng = np.random.default_rng(75)
     table = rng.random(FAR + 1)
     table[0] = 0
-    levels = min_max_levels(0, 255)
     compared = 0
     for mask in far_masks():
         if not mask.any():
@@ -113,8 +80,8 @@ def test_every_distance_is_exact() -> None:
         everywhere = rng.integers(1, 256, mask.shape).astype(np.uint8)
         for saliency in (everywhere, np.where(rng.random(mask.shape) < 0.002, everywhere, np.uint8(0))):
             saliency[mask > 0] = 255
-            found = numba_weighted_f._errors(saliency, mask, levels, table)[1]
-            assert found == pytest.approx((levels[saliency] * table[squared]).sum(), rel=1e-12, abs=1e-12)
+            found = weighted_f._errors(saliency, mask, LEVELS, table, 1, 255)[1]
+            assert found == pytest.approx((LEVELS[saliency] * table[squared]).sum(), rel=1e-12, abs=1e-12)
             compared += int((squared == FAR).any())
     assert compared > 20
 
@@ -125,21 +92,7 @@ def test_input_may_be_read_only() -> None:
     saliency.flags.writeable = mask.flags.writeable = False
     assert saliency_scores(saliency, mask) == expected
     with pytest.raises(TypeError):  # another type is an error, and not another compilation
-        numba_weighted_f._errors(saliency.astype(np.int16), mask, min_max_levels(0, 255), np.zeros(FAR + 1))
-
-
-@pytest.mark.usefixtures("fresh_choice")
-def test_numba_is_used_where_it_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kernels().name == "numba"
-    kernels.cache_clear()
-    monkeypatch.setitem(sys.modules, "numba", None)
-    assert kernels().name == "numpy"
-
-
-@pytest.mark.usefixtures("fresh_choice")
-def test_numba_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
-    assert kernels().name == "numpy"
+        weighted_f._errors(saliency.astype(np.int16), mask, LEVELS, np.zeros(FAR + 1), 1, 255)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no locator available"), OSError(30, "Read-only file system")])
@@ -152,8 +105,8 @@ def test_code_that_cannot_be_kept_is_compiled_all_the_same(error: Exception, mon
             raise error
         return lambda function: function
 
-    monkeypatch.setattr(numba_histogram.numba, "njit", njit)
-    assert numba_histogram.compiled()(len) is len
+    monkeypatch.setattr(compiled.numba, "njit", njit)
+    assert compiled.compiled()(len) is len
     assert asked == [True, False]
 
 
@@ -172,11 +125,9 @@ def test_threads_and_a_fork_give_the_same() -> None:
 
 
 SCRIPT = """
-import json, sys
-import qefpn.metrics
-assert "numba" not in sys.modules, "importing the metrics imports numba"
-from tests.metrics.test_kernels import kernels, scores_of_sample
-print(json.dumps([kernels().name, repr(scores_of_sample())]))
+import json
+from tests.metrics.test_kernels import scores_of_sample
+print(json.dumps(repr(scores_of_sample())))
 """
 
 
@@ -194,9 +145,31 @@ def test_processes_that_compile_at_once(tmp_path: Path) -> None:
     together = [start() for _ in range(2)]
     answers = [json.loads(process.communicate(timeout=300)[0]) for process in together]
     answers.append(json.loads(start().communicate(timeout=300)[0]))
-    assert answers == [["numba", repr(scores_of_sample())]] * 3
+    assert answers == [repr(scores_of_sample())] * 3
     assert list(tmp_path.rglob("*.nbc"))
 
 
-def test_there_is_one_choice() -> None:
-    assert module.kernels() is module.kernels()
+LIGHT = """
+import sys
+import numpy as np
+from qefpn.metrics import PROTOCOLS, combine, paired_bootstrap, saliency_scores
+assert "numba" not in sys.modules, "importing the metrics imports numba"
+mask = np.zeros((9, 9), np.uint8)
+mask[2:6, 3:7] = 255
+record = saliency_scores(mask // 2, mask, metrics=["iou"], curves=True)
+assert combine([record], metrics=["iou"])["iou_max"] == 1
+assert "numba" in sys.modules
+heavy = [name for name in ("torch", "torchmetrics", "cv2", "pandas", "matplotlib") if name in sys.modules]
+assert not heavy, f"scoring imports {heavy}"
+"""
+
+
+def test_scoring_imports_no_torch() -> None:
+    subprocess.run([sys.executable, "-c", LIGHT], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_name_that_is_not_there() -> None:
+    import qefpn.metrics
+
+    with pytest.raises(AttributeError, match="has no attribute 'SaliencyMetric'"):
+        qefpn.metrics.SaliencyMetric  # noqa: B018

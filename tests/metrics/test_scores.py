@@ -11,12 +11,13 @@ import pytest
 from tests.metrics.maps import Pair, pairs
 
 from qefpn.metrics import SaliencyMetrics, combine, measure, saliency_scores
+from qefpn.metrics.figures import ALIASES, BASE
 from qefpn.metrics.histogram import JointHistogram
 from qefpn.metrics.inputs import Picture
 from qefpn.metrics.protocol import F3NET
-from qefpn.metrics.scores import SCORERS, Measured
+from qefpn.metrics.scores import Measured
 
-PROTOCOLS = ("f3net", "pysod")
+PROTOCOLS = ("f3net", "pysod", "saleval")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_records_combine_into_the_figures_of_the_set(protocol: str, sample: list
     assert set(figures) == set(expected)
     for key, value in figures.items():
         np.testing.assert_allclose(value, expected[key], rtol=1e-12, atol=1e-12)
-    assert expected["undefined"] == sum(math.isnan(record["s_measure"]) for record in records) > 0
+    assert expected["undefined"] == sum(math.isnan(r[key]) for r in records for key in BASE) > 0
     without = combine([{k: v for k, v in r.items() if k != "f_curve"} for r in records], protocol)
     assert "max_f" not in without
     assert without["mae"] == figures["mae"]
@@ -78,13 +79,17 @@ def test_the_names_of_the_figures(sample: list[Pair]) -> None:
     figures = metric.compute()
     assert set(figures) == {
         *("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure", "binary_ratio", "images"),
-        *("mean_curve_f", "mean_e", "max_e", "precision", "recall", "f_curve", "undefined"),
+        *("mean_curve_f", "mean_e", "max_e", "precision", "recall", "f_curve", "e_curve", "undefined"),
+        *("f_adaptive", "f_mean", "f_max", "e_adaptive", "e_mean", "e_max"),
     }
     assert {str(value.dtype) for value in figures.values()} == {"torch.float64"}
     assert set(saliency_scores(saliency, mask)) == {
         *("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure", "binary_ratio"),
         *("mean_curve_f", "mean_e", "max_e"),
+        *("f_adaptive", "f_mean", "f_max", "e_adaptive", "e_mean", "e_max"),
     }
+    for name, old in ALIASES.items():
+        assert figures[name].equal(figures[old])
 
 
 def test_the_curve_of_a_set_is_of_its_means_in_one_protocol_only() -> None:
@@ -100,19 +105,9 @@ def test_the_curve_of_a_set_is_of_its_means_in_one_protocol_only() -> None:
     assert figures["pysod"]["max_f"].item() == pytest.approx((1.3 * 0.5 / (0.3 * 0.5 + 1) + 1) / 2)
 
 
-@pytest.mark.parametrize("name", SCORERS)
-def test_only_what_was_asked_for_is_measured(name: str, sample: list[Pair]) -> None:
-    _, maps, masks = zip(*sample[:12], strict=True)
-    everything = measure(list(maps), list(masks)).values
-    alone = measure(list(maps), list(masks), scorers=(name,)).values
-    assert tuple(alone) == SCORERS[name]
-    for entry, values in alone.items():
-        np.testing.assert_array_equal(values, everything[entry])
-
-
 def test_what_has_been_measured_cannot_be_changed(sample: list[Pair]) -> None:
     _, saliency, mask = sample[0]
-    records = [measure(saliency, mask), F3NET, Picture(saliency, mask, False), JointHistogram(*[np.zeros(1)] * 6)]
+    records = [measure(saliency, mask), F3NET, Picture(saliency, mask, False), JointHistogram(*[np.zeros(1)] * 9)]
     for record in records:
         with pytest.raises(FrozenInstanceError):
             setattr(record, next(iter(vars(record))), None)

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 from tests.metrics.maps import pairs
+from torchmetrics import MetricCollection
 from torchmetrics.utilities.data import dim_zero_sum
 
 from qefpn import metrics
-from qefpn.metrics import SaliencyMetrics
+from qefpn.metrics import SaliencyMetrics, saliency_metrics
 
 SINGLE = {
     "MAE": ("mae",),
     "FMeasure": ("mean_f", "max_f", "mean_curve_f", "f_curve"),
     "WeightedFMeasure": ("weighted_f",),
     "SMeasure": ("s_measure",),
-    "EMeasure": ("e_measure", "max_e", "mean_e"),
+    "EMeasure": ("e_measure", "max_e", "mean_e", "e_curve"),
     "PrecisionRecallCurve": ("precision", "recall"),
     "BinaryRatio": ("binary_ratio",),
 }
-INTEGERS = ("images", "undefined")
 
 
 def sample(count: int = 24) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -78,15 +78,33 @@ def test_forward_reset_and_merging(name: str) -> None:
     assert flat(metric.compute()).equal(flat(of_batch))
 
 
-def test_states_are_sums_and_counts_are_integers() -> None:
+def test_states_are_sums_of_integers() -> None:
     for name in [*SINGLE, "SaliencyMetrics"]:
         metric = getattr(metrics, name)()
         assert set(metric._reductions.values()) == {dim_zero_sum}
         metric.half()  # Lightning converts modules; sums must not lose their digits
-        for state in metric._defaults:
-            exact = name == "SaliencyMetrics"  # sums of integers
-            wanted = torch.int64 if exact or state in INTEGERS else torch.float64
-            assert getattr(metric, state).dtype == wanted
+        assert {getattr(metric, state).dtype for state in metric._defaults} == {torch.int64}
+        assert len(metric._defaults) == 1
+
+
+def test_a_collection_reads_pixels_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, masks = sample()
+    collection = MetricCollection([getattr(metrics, name)() for name in SINGLE if name != "BinaryRatio"])
+    collection.update(maps[:5], masks[:5])
+    measured: list[int] = []
+
+    def counted(*args: Any) -> Any:
+        measured.append(1)
+        return metrics.measure(*args)
+
+    monkeypatch.setattr(saliency_metrics, "measure", counted)
+    collection.update(maps[5:], masks[5:])
+    assert len(measured) == 1
+    whole = SaliencyMetrics()
+    whole.update(maps[:5], masks[:5])
+    whole.update(maps[5:], masks[5:])
+    expected, found = whole.compute(), collection.compute()
+    assert found["MAE"].equal(expected["mae"]) and found["max_f"].equal(expected["max_f"])
 
 
 def test_the_binary_ratio_needs_no_mask() -> None:
@@ -106,7 +124,7 @@ def test_an_undefined_score_is_left_out_and_counted() -> None:
     metric = metrics.SMeasure("pysod")
     metric.update([mask, fine], [mask, fine])
     assert metric.compute().item() == pytest.approx(1.0)
-    assert int(metric.undefined) == 1
+    assert metric.undefined.sum() == 1
 
 
 def run_rank(rank: int, start: int, stop: int, folder: str) -> None:
@@ -140,7 +158,7 @@ def test_two_processes_with_uneven_shares(tmp_path: Path) -> None:
     expected = alone.compute()
     for rank in range(2):
         got = torch.load(tmp_path / f"{rank}.pt")
-        for state in INTEGERS:
-            assert got["sums"][state].equal(getattr(alone, state))
+        for state, value in got["sums"].items():
+            assert value.equal(getattr(alone, state)), state
         for entry, value in expected.items():
-            torch.testing.assert_close(got["figures"][entry], value, rtol=1e-12, atol=1e-12)
+            assert got["figures"][entry].equal(value), entry

@@ -37,10 +37,10 @@ METRICS = (
     "scores",
     "histogram",
     "histogram_scores",
-    "s_measure",
     "weighted_f",
-    "distance",
+    "figures",
     "inputs",
+    "protocol",
     "saliency_metrics",
 )
 PRELOADED = ("qefpn.data", "qefpn.implicit", "qefpn.losses", "qefpn.metrics", "qefpn.training.schedule")
@@ -67,7 +67,7 @@ class Suite:
 SUITES = {
     "implicit": Suite(("implicit/*.py", "implicit/*/*.py"), ("implicit",), without=("implicit/test_ddp.py",)),
     "losses": Suite(("losses/*.py",), ("losses",)),
-    # NumPy's scores are judged alone: compiled ones, from numba's cache, would not have the fault
+    # uncompiled, since machine code from numba's cache would not have the fault
     "metrics": Suite(
         tuple(f"metrics/{name}.py" for name in METRICS),
         ("metrics",),

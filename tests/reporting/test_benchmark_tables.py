@@ -61,11 +61,11 @@ def test_published_figures_rank_only_on_the_whole_set() -> None:
 
 
 def test_misprints_are_marked_and_rank_corrected() -> None:
-    own = dataclasses.replace(entry("own", 0.5, 0.5, dataset="PASCAL-S"), expected=850)
+    own = dataclasses.replace(entry("own", 0.5, 0.5, dataset="DUTS-TE"), expected=5019)
     comparison = compare([own], load_published())
     line = next(one for one in comparison.blocks[0].lines if one.method == "F3Net")
-    assert line.figures["mae"].value == 0.064 and line.figures["mae"].note is not None
-    assert "F3Net's MAE on PASCAL-S is .062" in comparison.footnotes[line.figures["mae"].note - 1]
+    assert line.figures["mean_f"].value == 0.791 and line.figures["mean_f"].note is not None
+    assert "F3Net's own paper has .840" in comparison.footnotes[line.figures["mean_f"].note - 1]
 
 
 def test_forms(tmp_path: Path) -> None:

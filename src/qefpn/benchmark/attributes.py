@@ -194,12 +194,13 @@ def attribute_table(
                 rows += [
                     {"method": entry.method, "dataset": dataset, "attribute": attribute, "group": group, **means}
                     for entry in own
-                    if (means := _means(entry, members))["images"]
+                    if (means := means_over(entry, members))["images"]
                 ]
     return rows
 
 
-def _means(entry: Entry, members: set[str]) -> dict[str, int | float]:
+def means_over(entry: Entry, members: set[str]) -> dict[str, int | float]:
+    """How many of some pictures a method has scores of, and the means of :data:`SCORES` over them."""
     pictures = [row for row in entry.pictures if str(row["name"]) in members]
     means: dict[str, int | float] = {"images": len(pictures)}
     for key in SCORES:

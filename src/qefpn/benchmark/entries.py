@@ -17,7 +17,7 @@ class Entry:
         method, dataset: their names.
         scores: figures of the set by the keys of metrics.json, without ``images``: means over the pictures that
             were scored.
-        precision, recall, f_curve: of the set, 256 values in [0, 1], index 0 = threshold 255; empty where no
+        precision, recall, f_curve, e_curve: of the set, 256 values in [0, 1], index 0 = threshold 255; empty where no
             picture was scored.
         pictures: rows of scores.csv: ``name`` and the scores of one picture.
         expected: pictures of the data set; ``len(pictures)`` of them were scored.
@@ -43,6 +43,7 @@ class Entry:
     failed: dict[str, str]
     maps: dict[str, Path | ZipMember]
     notes: dict[str, list[str]] = field(default_factory=dict)
+    e_curve: list[float] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:

@@ -23,14 +23,16 @@ from qefpn.data.layouts import Pair
 from qefpn.data.reading import read_mask
 from qefpn.data.workers import cpu_count, mapped
 from qefpn.errors import UserError
-from qefpn.metrics import combine, saliency_scores
-from qefpn.metrics.kernels import kernels
-from qefpn.metrics.scores import CURVES
+from qefpn.metrics import choose, combine, saliency_scores
+from qefpn.metrics.figures import Figures
+from qefpn.metrics.scores import compile_all
 
 _CHUNK = 16
 _HASHED = 1024
 _FEW = 200
-"""Below so many maps, starting processes (each imports torch) takes longer than the scoring."""
+"""Below so many maps, starting processes takes longer than the scoring."""
+
+SOD = choose("sod")
 
 Job = tuple[bytes, PictureFile, PictureFile]
 """Key, map, mask."""
@@ -51,7 +53,7 @@ class _Task:
     unreadable: dict[str, str]
 
 
-def score_map(file: PictureFile, mask: PictureFile, protocol: str) -> Outcome:
+def score_map(file: PictureFile, mask: PictureFile, protocol: str, metrics: Figures = SOD) -> Outcome:
     """Score one map against its mask; what is wrong with either is the outcome's failure, not an exception."""
     try:
         truth = read_mask(mask)
@@ -59,24 +61,22 @@ def score_map(file: PictureFile, mask: PictureFile, protocol: str) -> Outcome:
         if labels:
             return Outcome(failure=f"its mask is a label map ({labels})")
         saliency, remark = read_map(file)
-        record = saliency_scores(saliency, truth, protocol, curves=True)
+        record = saliency_scores(saliency, truth, protocol, curves=True, metrics=metrics)
     except (UserError, OSError, ValueError, MemoryError) as error:
         return Outcome(failure=str(error).splitlines()[0] if str(error) else type(error).__name__)
     return Outcome(record, saliency.shape != truth.shape, remark)
 
 
-def _score_jobs(jobs: Sequence[Job], protocol: str) -> list[tuple[bytes, Outcome]]:
-    return [(key, score_map(file, mask, protocol)) for key, file, mask in jobs]
+def _score_jobs(jobs: Sequence[Job], protocol: str, metrics: Figures) -> list[tuple[bytes, Outcome]]:
+    return [(key, score_map(file, mask, protocol, metrics)) for key, file, mask in jobs]
 
 
 def _one_thread() -> None:
     """Of a worker process: as many processes as cores, each with one thread."""
     import cv2
-    import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends the work
 
-    torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
 
@@ -86,7 +86,7 @@ def _executor(jobs: int, workers: int) -> Iterator[Executor]:
     if workers <= 1 or jobs < _FEW:
         pool = ThreadPoolExecutor(max(1, workers))
     else:
-        kernels()  # compiled here where they never were, not by every process
+        compile_all()  # here where it never was, not in every process
         context = multiprocessing.get_context("spawn")  # fork would copy threads' locks
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
     try:
@@ -100,6 +100,7 @@ def score_folders(
     pairs_by_dataset: dict[str, Sequence[Pair]],
     *,
     protocol: str,
+    metrics: str | Sequence[str] = "sod",
     cache: ScoreCache,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -109,7 +110,8 @@ def score_folders(
     Args:
         folders: where the maps are.
         pairs_by_dataset: the pictures and masks.
-        protocol: "f3net" or "pysod".
+        protocol: "f3net", "pysod" or "saleval".
+        metrics: what is measured beside the figures that are always there, as ``metrics.choose`` takes it.
         cache: where outcomes are kept; those it has are not computed again.
         workers: processes; None for one a core.
         progress: called as ``progress(what, done, total)``.
@@ -121,11 +123,12 @@ def score_folders(
         UserError: a worker process was killed (out of memory, for example).
     """
     tell = progress or (lambda what, done, total: None)
+    figures = choose(metrics)
     tasks = [_task(folder, pairs_by_dataset[folder.dataset]) for folder in folders]
-    _find_keys(tasks, protocol, cache, tell)
+    _find_keys(tasks, protocol, figures, cache, tell)
     jobs = _open_jobs(tasks, cache)
-    _run(jobs, protocol, cache, workers or os.cpu_count() or 1, tell)
-    return [_entry(task, protocol, cache) for task in tasks]
+    _run(jobs, protocol, figures, cache, workers or os.cpu_count() or 1, tell)
+    return [_entry(task, protocol, figures, cache) for task in tasks]
 
 
 def _task(folder: MapFolder, pairs: Sequence[Pair]) -> _Task:
@@ -133,13 +136,13 @@ def _task(folder: MapFolder, pairs: Sequence[Pair]) -> _Task:
     return _Task(folder, pairs, found.maps, found.missing, found.extra, found.twice, {}, {})
 
 
-def _find_keys(tasks: Sequence[_Task], protocol: str, cache: ScoreCache, tell: Progress) -> None:
+def _find_keys(tasks: Sequence[_Task], protocol: str, figures: Figures, cache: ScoreCache, tell: Progress) -> None:
     total, done = sum(len(task.maps) for task in tasks), 0
     what = "reading maps"
 
     def key_of(pair: tuple[PictureFile, PictureFile]) -> bytes | str:
         try:
-            return score_key(cache.hash_of(pair[0]), cache.hash_of(pair[1]), protocol)
+            return score_key(cache.hash_of(pair[0]), cache.hash_of(pair[1]), protocol, figures)
         except OSError as error:
             return f"cannot read {error.filename or pair[0]}: {error.strerror or error}"
 
@@ -168,7 +171,7 @@ def _open_jobs(tasks: Sequence[_Task], cache: ScoreCache) -> list[Job]:
     return list(jobs.values())
 
 
-def _run(jobs: Sequence[Job], protocol: str, cache: ScoreCache, workers: int, tell: Progress) -> None:
+def _run(jobs: Sequence[Job], protocol: str, figures: Figures, cache: ScoreCache, workers: int, tell: Progress) -> None:
     done, what = 0, "scoring maps"
     if not jobs:
         return
@@ -179,7 +182,7 @@ def _run(jobs: Sequence[Job], protocol: str, cache: ScoreCache, workers: int, te
         try:
             while True:
                 for first in islice(starts, 4 * workers - len(chunks)):
-                    chunks.add(pool.submit(_score_jobs, jobs[first : first + _CHUNK], protocol))
+                    chunks.add(pool.submit(_score_jobs, jobs[first : first + _CHUNK], protocol, figures))
                 if not chunks:
                     break
                 for chunk in wait(chunks, return_when=FIRST_COMPLETED).done:
@@ -200,7 +203,7 @@ def _run(jobs: Sequence[Job], protocol: str, cache: ScoreCache, workers: int, te
             raise
 
 
-def _entry(task: _Task, protocol: str, cache: ScoreCache) -> Entry:
+def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache) -> Entry:
     rows: list[dict[str, Any]] = []
     resized: list[str] = []
     failed, notes = dict(task.unreadable), dict[str, list[str]]()
@@ -214,24 +217,27 @@ def _entry(task: _Task, protocol: str, cache: ScoreCache) -> Entry:
             if outcome.failure:
                 failed[name] = outcome.failure
                 continue
-            rows.append({"name": name, **{key: value for key, value in outcome.record.items() if key not in CURVES}})
+            rows.append(
+                {"name": name, **{key: value for key, value in outcome.record.items() if key not in figures.curves}}
+            )
             if outcome.resized:
                 resized.append(name)
             if outcome.remark:
                 notes.setdefault(outcome.remark, []).append(name)
             yield outcome.record
 
-    combined = combine(records(), protocol)
-    figures = combined if rows else {}
+    combined = combine(records(), protocol, figures)
+    found = combined if rows else {}
     if task.twice:
         notes["passed over, as another map has the same name"] = task.twice
     return Entry(
         method=task.folder.method,
         dataset=task.folder.dataset,
-        scores={key: float(value) for key, value in figures.items() if isinstance(value, float)},
-        precision=[float(value) for value in figures.get("precision", ())],
-        recall=[float(value) for value in figures.get("recall", ())],
-        f_curve=[float(value) for value in figures.get("f_curve", ())],
+        scores={key: float(value) for key, value in found.items() if isinstance(value, float)},
+        precision=[float(value) for value in found.get("precision", ())],
+        recall=[float(value) for value in found.get("recall", ())],
+        f_curve=[float(value) for value in found.get("f_curve", ())],
+        e_curve=[float(value) for value in found.get("e_curve", ())],
         pictures=rows,
         expected=len(task.pairs),
         missing=task.missing,

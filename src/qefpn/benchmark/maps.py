@@ -35,6 +35,7 @@ class MapFolder:
         folder: where the maps lie, at any depth; a zip, where they are the whole of one.
         tree: the files of the folder or zip that was searched.
         inside: the folder within ``tree``, ``""`` or ``"a/b/"``.
+        affixes: what precedes and what follows a picture's name in its map's; other files are no maps then.
     """
 
     method: str
@@ -42,6 +43,7 @@ class MapFolder:
     folder: Path
     tree: Tree
     inside: str = ""
+    affixes: tuple[str, str] = ("", "")
 
     @property
     def others(self) -> list[str]:
@@ -112,11 +114,13 @@ class _Place:
         files = (file for depth in ("*", "*/*", "*/*/*") for file in self.path.glob(depth))
         return sorted(file for file in files if archive_stem(file) is not None and file.is_file())
 
-    def holding(self, method: str, dataset: str) -> MapFolder:
-        return MapFolder(one_line(method), dataset, self.path, self.tree, self.inside)
+    def holding(self, method: str, dataset: str, affixes: tuple[str, str]) -> MapFolder:
+        return MapFolder(one_line(method), dataset, self.path, self.tree, self.inside, affixes)
 
 
-def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple[list[MapFolder], list[str]]:
+def find_maps(
+    root: str | Path, datasets: Mapping[str, Sequence[Pair]], prefix: str = "", suffix: str = ""
+) -> tuple[list[MapFolder], list[str]]:
     """The maps below a folder or zip: ``<method>/<data set>/``, ``<data set>/<method>/``, or those of one method alone.
 
     A folder is a data set's where its name is (in any case, with any separators). Where no folder is, a folder of
@@ -126,6 +130,8 @@ def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple
     Args:
         root: the folder or zip.
         datasets: the pictures by data set.
+        prefix, suffix: what precedes and what follows a picture's name in those of its maps (``F3Net_`` and ``_sal`` of
+            ``F3Net_0001_sal.png``). One beginning and ending of all maps is seen through without.
 
     Returns:
         the folders found, sorted by method then by the order of ``datasets``, and what is left aside: the names of
@@ -134,7 +140,7 @@ def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple
     Raises:
         UserError: there is no such folder, or no maps of these data sets in it.
     """
-    base = Path(os.path.expanduser(root))
+    base, affixes = Path(os.path.expanduser(root)), (prefix, suffix)
     if base.is_file() and archive_stem(base) is not None:
         raise UserError(f"maps={root}: {unpack_first(base)}")
     if not base.exists():
@@ -146,10 +152,13 @@ def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple
     keys = {_key(name): name for name in datasets}
     found: dict[tuple[str, str], _Place] = {}
     unknown: set[str] = set()
-    _search(top, top.name, keys, found, unknown, depth=0)
+    groups = {
+        name: {pair.name.partition("/")[0] for pair in pairs if "/" in pair.name} for name, pairs in datasets.items()
+    }
+    _search(top, top.name, keys, groups, found, unknown, depth=0)
     if not found:
         for place in [top] if top.is_direct else top.folders():
-            dataset = _most_alike(place, datasets)
+            dataset = _most_alike(place, datasets, affixes)
             if dataset is not None:
                 found[(place.name, dataset)] = place
     archives = top.archives()
@@ -161,7 +170,7 @@ def find_maps(root: str | Path, datasets: Mapping[str, Sequence[Pair]]) -> tuple
             + (f" (there are maps of {', '.join(aside)})" if aside else "")
         )
     order = list(datasets)
-    folders = [place.holding(method, dataset) for (method, dataset), place in found.items()]
+    folders = [place.holding(method, dataset, affixes) for (method, dataset), place in found.items()]
     left = [*sorted(unknown), *(unpack_first(file) for file in archives)]
     return sorted(folders, key=lambda one: (one.method.casefold(), order.index(one.dataset))), left
 
@@ -170,16 +179,18 @@ def _search(
     place: _Place,
     method: str,
     keys: Mapping[str, str],
+    groups: Mapping[str, set[str]],
     found: dict[tuple[str, str], _Place],
     unknown: set[str],
     depth: int,
 ) -> None:
-    """Note the data sets' folders at and below ``place``, whose maps are of ``method`` if no folder says more."""
+    """Note the data sets' folders at and below ``place``, whose maps are of ``method`` if no folder says more; folders
+    that are named as those of a data set's own pictures (``groups``: videos, classes) say nothing."""
     for child in place.folders():
         dataset = keys.get(_key(child.name))
         if dataset is not None:
             methods = child.folders()
-            if child.is_direct or not methods:
+            if child.is_direct or not methods or {one.name for one in methods} <= groups[dataset]:
                 found.setdefault((method, dataset), child)
             else:
                 for one in methods:
@@ -189,12 +200,12 @@ def _search(
         elif depth < _MAX_DEPTH:
             # a run's maps lie in RUN/maps/DATA SET: the run is the method
             inner = method if child.name.lower() in ("maps", "saliency", "saliency_maps") else child.name
-            _search(child, inner, keys, found, unknown, depth + 1)
+            _search(child, inner, keys, groups, found, unknown, depth + 1)
 
 
-def _most_alike(place: _Place, datasets: Mapping[str, Sequence[Pair]]) -> str | None:
+def _most_alike(place: _Place, datasets: Mapping[str, Sequence[Pair]], affixes: tuple[str, str]) -> str | None:
     """The data set that most of the maps pair with, by their names with or without a common beginning and ending."""
-    shared = {name: len(_match(place.tree, place.inside, pairs).maps) for name, pairs in datasets.items()}
+    shared = {name: len(_match(place.tree, place.inside, pairs, affixes).maps) for name, pairs in datasets.items()}
     best = max(shared, key=lambda name: shared[name], default=None)
     return best if best is not None and shared[best] else None
 
@@ -204,26 +215,44 @@ def match_maps(folder: MapFolder | str | Path, pairs: Sequence[Pair]) -> FoundMa
     the end, or one beginning and ending of all maps, aside. Of two maps with one name the lossless one counts.
     """
     if isinstance(folder, MapFolder):
-        return _match(folder.tree, folder.inside, pairs)
+        return _match(folder.tree, folder.inside, pairs, folder.affixes)
     return _match(open_tree(folder), "", pairs)
 
 
-def _match(tree: Tree, inside: str, pairs: Sequence[Pair]) -> FoundMaps:
+def _match(tree: Tree, inside: str, pairs: Sequence[Pair], affixes: tuple[str, str] = ("", "")) -> FoundMaps:
     files, twice = by_name([path for path in tree.pictures if path.startswith(inside)], inside, lossy_first=False)
+    strangers: list[str] = []
+    if any(affixes):
+        files, strangers = _without(files, affixes)
     match = match_names({pair.name: pair.name for pair in pairs}, files, single=True)
     maps: dict[str, Path | ZipMember] = {}
     for name, _, file in match.pairs:
         found = tree.file(file)
         maps[name] = found if isinstance(found, ZipMember) else Path(found)
-    relative = [[path[len(inside) :] for path in paths] for paths in (match.masks, twice)]
+    relative = [[path[len(inside) :] for path in paths] for paths in ([*match.masks, *strangers], twice)]
     return FoundMaps(maps, sorted(match.images), sorted(relative[0]), sorted(relative[1]))
+
+
+def _without(files: Mapping[str, str], affixes: tuple[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Files by what is left of their names, and those that do not carry the affixes."""
+    kept, strangers = {}, []
+    for name, path in files.items():
+        folder, slash, last = name.rpartition("/")
+        core = last.removeprefix(affixes[0])
+        core = core.removesuffix(affixes[1])
+        if len(core) == len(last) - sum(map(len, affixes)) > 0:
+            kept[folder + slash + core] = path
+        else:
+            strangers.append(path)
+    return kept, strangers
 
 
 def read_map(file: PictureFile | bytes) -> tuple[npt.NDArray[np.uint8], str]:
     """Read a saliency map as uint8 (H, W), and say what about it is unusual.
 
-    Grey values are taken as they are. Colour becomes luminance (a grey map saved as RGB keeps its values), alpha is
-    ignored, 16 bits and floats in [0, 1] are scaled to 8 bits.
+    Grey values are taken as they are. Colour becomes luminance (a grey map saved as RGB keeps its values); of a
+    cut-out, whose alpha is not the same everywhere, alpha is the map. 16 bits and floats in [0, 1] are scaled to 8
+    bits.
 
     Returns:
         the map, and a remark such as ``"16-bit"`` or ``"colour, read as luminance"``, empty for plain 8-bit maps.
@@ -238,7 +267,12 @@ def read_map(file: PictureFile | bytes) -> tuple[npt.NDArray[np.uint8], str]:
         return np.asarray(image.convert("L")), ""
     if image.mode == "L" and "transparency" not in image.info:
         return np.array(image), ""
-    remark = "with alpha, which is ignored" if image.mode in ("RGBA", "LA", "PA") else ""
+    remark = ""
+    if image.mode in ("RGBA", "LA", "PA"):
+        alpha = np.array(image.convert("RGBA").getchannel("A"))
+        if alpha.min() < alpha.max():
+            return alpha, "cut-outs, of which alpha is taken"
+        remark = "with alpha, which is one value and ignored"
     if image.mode in ("L", "LA"):
         return np.array(image.getchannel(0)), remark
     rgb = np.asarray(image.convert("RGB"))

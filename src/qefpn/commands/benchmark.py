@@ -6,6 +6,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from qefpn.atomic import atomic_file, write_atomic
 from qefpn.benchmark.attributes import attribute_table
 from qefpn.benchmark.entries import Entry
+from qefpn.benchmark.groups import group_table
 from qefpn.benchmark.map_scores import score_folders
 from qefpn.benchmark.maps import MapFolder, find_maps
+from qefpn.benchmark.protocols import partings
+from qefpn.benchmark.protocols import sentences as parting_sentences
 from qefpn.benchmark.score_cache import ScoreCache
 from qefpn.data.files import cache_dir
 from qefpn.data.layouts import Pair
@@ -26,7 +30,7 @@ from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
 from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
 from qefpn.experiments.runtime import console, progress_bar
-from qefpn.metrics import PROTOCOLS
+from qefpn.metrics import PROTOCOLS, choose
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
 from qefpn.reporting.benchmark_tables import (
     compare,
@@ -39,7 +43,7 @@ from qefpn.reporting.benchmark_tables import (
 from qefpn.reporting.intervals import interval_table, sentences
 from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.published import load_published
-from qefpn.text import one_line, open_text
+from qefpn.text import did_you_mean, one_line, open_text
 from qefpn.training.evaluation import write_json
 
 SUMMARY = """
@@ -50,6 +54,8 @@ qefpn benchmark maps=MAPS data.root=DIR data.test=[ECSSD,DUTS-TE] published=true
 """
 
 _LISTED = 3
+ALL = "all"
+"""Stands for every protocol; the first one's figures go into the tables."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,8 +66,8 @@ def main(argv: Sequence[str]) -> int:
     options = command_config("benchmark", argv)
     _check(options)
     pairs = find_pictures(options)
-    folders, aside = find_maps(str(options.maps), pairs)
-    folders = chosen_methods(folders, options.methods)
+    folders, aside = find_maps(str(options.maps), pairs, str(options.prefix or ""), str(options.suffix or ""))
+    folders = chosen_methods(folders, options.methods, options.exclude, options.aliases)
     pairs = {name: pairs[name] for name in dict.fromkeys(folder.dataset for folder in _in_order(folders, pairs))}
     for name in aside:
         known = f"there are maps of {name}, which is not among the data sets: they are left aside"
@@ -71,12 +77,20 @@ def main(argv: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output={folder} cannot be made ({error.strerror})") from None
-    entries = score(options, folders, pairs)
+    protocols = list(PROTOCOLS) if options.protocol == ALL else [str(options.protocol)]
+    by_protocol = {protocol: score(options, protocol, folders, pairs) for protocol in protocols}
+    entries = by_protocol[protocols[0]]
     findings = tell(entries)
     tell_passed_over((one.folder, one.others) for one in folders)
     if not any(entry.pictures for entry in entries):
         raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
-    write(options, entries, pairs, folder)
+    write(options, protocols[0], entries, pairs, folder)
+    if len(protocols) > 1:
+        rows = partings(by_protocol, pairs)
+        _write_rows(folder / "protocols.csv", rows)
+        for sentence in parting_sentences(rows):
+            print(one_line(sentence))
+        print(f"the tables are of {protocols[0]}; every figure under each protocol: {folder / 'protocols.csv'}")
     if findings:
         write_atomic(folder / "findings.txt", "\n".join(one_line(finding) for finding in findings) + "\n")
         print(f"all {len(findings)} findings: {folder / 'findings.txt'}")
@@ -86,8 +100,10 @@ def main(argv: Sequence[str]) -> int:
 def _check(options: DictConfig) -> None:
     if OmegaConf.is_missing(options, "maps"):
         raise UserError("maps is not set: give maps=DIR")
-    if options.protocol not in PROTOCOLS:
-        raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {options.protocol!r}")
+    if options.protocol not in (*PROTOCOLS, ALL):
+        hint = did_you_mean(options.protocol, (*PROTOCOLS, ALL))
+        raise UserError(f"protocol must be one of {', '.join((*PROTOCOLS, ALL))}, not {options.protocol!r}{hint}")
+    choose(name_list(options.metrics) or "sod")
     if options.workers is not None and (not isinstance(options.workers, int) or options.workers < 1):
         raise UserError(f"workers must be a whole number from 1 on, not {options.workers!r}")
     if options.resamples < 0:
@@ -111,16 +127,31 @@ def find_pictures(options: DictConfig) -> dict[str, Sequence[Pair]]:
     return {one.name: one.usable.items for one in report.sets if len(one.usable)}
 
 
-def chosen_methods(folders: list[MapFolder], methods: Any) -> list[MapFolder]:
-    """The folders of the methods asked for, in that order; all of them where none are."""
-    wanted = name_list(methods)
-    if wanted is None:
-        return folders
+def chosen_methods(folders: list[MapFolder], methods: Any, exclude: Any = None, aliases: Any = None) -> list[MapFolder]:
+    """The folders of the methods asked for, in that order, those of ``exclude`` aside, under the names of ``aliases``;
+    all of them where none are asked for."""
     there = list(dict.fromkeys(folder.method for folder in folders))
-    for name in wanted:
-        if name not in there:
-            raise UserError(f"methods: there are no maps of {name!r}; there are maps of {', '.join(there)}")
-    return [folder for name in wanted for folder in folders if folder.method == name]
+    left_out, names = name_list(exclude) or [], dict[str, str]()
+    for pair in name_list(aliases) or []:
+        old, colon, new = pair.partition(":")
+        if not (old and colon and new):
+            raise UserError(f"aliases: {pair!r} is no NAME:SHOWN; give aliases=[F3Net_final:F3Net]")
+        names[old] = new
+    wanted = name_list(methods)
+    for key, listed in (("methods", wanted or []), ("exclude", left_out), ("aliases", list(names))):
+        for name in listed:
+            if name not in there:
+                raise UserError(f"{key}: there are no maps of {name!r}; there are maps of {', '.join(there)}")
+    kept = [name for name in (there if wanted is None else wanted) if name not in left_out]
+    if not kept:
+        raise UserError(f"exclude: no method is left; there are maps of {', '.join(there)}")
+    shown = [names.get(name, name) for name in kept]
+    for name in shown:
+        if shown.count(name) > 1:
+            raise UserError(f"aliases: two methods would be called {name!r}")
+    return [
+        replace(folder, method=names.get(name, name)) for name in kept for folder in folders if folder.method == name
+    ]
 
 
 def _in_order(folders: Sequence[MapFolder], pairs: Mapping[str, Sequence[Pair]]) -> list[MapFolder]:
@@ -128,15 +159,17 @@ def _in_order(folders: Sequence[MapFolder], pairs: Mapping[str, Sequence[Pair]])
     return sorted(folders, key=lambda folder: order.index(folder.dataset))
 
 
-def score(options: DictConfig, folders: Sequence[MapFolder], pairs: dict[str, Sequence[Pair]]) -> list[Entry]:
+def score(
+    options: DictConfig, protocol: str, folders: Sequence[MapFolder], pairs: dict[str, Sequence[Pair]]
+) -> list[Entry]:
     """One entry a method and data set; a method without maps of a set has an entry that says so."""
     home = cache_dir() if options.cache else None
     cache = ScoreCache(None if home is None else home / "scores.sqlite")
     try:
         with progress_bar() as progress:
             found = score_folders(
-                folders, pairs, protocol=options.protocol, cache=cache, workers=options.workers,
-                progress=Reporter(progress),
+                folders, pairs, protocol=protocol, metrics=name_list(options.metrics) or "sod", cache=cache,
+                workers=options.workers, progress=Reporter(progress),
             )  # fmt: skip
     finally:
         cache.close()
@@ -165,7 +198,7 @@ def tell(entries: Sequence[Entry]) -> list[str]:
             print(one_line(line))
             continue
         kinds = [("without a map", entry.missing), ("maps that belong to no picture", entry.extra)]
-        kinds += [("maps resized to their mask (bicubic)", entry.resized)]
+        kinds += [("maps resized to their mask", entry.resized)]
         kinds += [(f"maps {remark}", names) for remark, names in entry.notes.items()]
         for what, names in kinds:
             if names:
@@ -185,13 +218,15 @@ def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
 
 
-def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path) -> None:
+def write(
+    options: DictConfig, protocol: str, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path
+) -> None:
     """All outputs; the table goes to the terminal too."""
     comparison = compare(entries, load_published() if options.published else None)
     write_atomic(folder / "table.md", markdown_benchmark(comparison))
     write_atomic(folder / "table.tex", latex_benchmark(comparison))
     write_atomic(folder / "table.csv", csv_benchmark(entries))
-    write_json(folder / "results.json", json_benchmark(entries, options.protocol))
+    write_json(folder / "results.json", json_benchmark(entries, protocol))
     rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
     _write_rows(folder / "scores.csv", rows)
     written = ["table.md", "table.tex", "table.csv", "results.json", "scores.csv"]
@@ -199,6 +234,9 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
     if options.attributes:
         _write_rows(folder / "attributes.csv", attribute_table(scored, pairs))
         written.append("attributes.csv")
+    if options.groups:
+        _write_rows(folder / "groups.csv", group_table(scored))
+        written.append("groups.csv")
     intervals = interval_table(entries, int(options.resamples))
     if intervals:
         _write_rows(folder / "intervals.csv", intervals)

@@ -10,11 +10,12 @@ from qefpn.errors import UserError
 from qefpn.experiments.checks import check
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
-from qefpn.experiments.prepare import prepare_data
+from qefpn.experiments.prepare import name_list, prepare_data
 from qefpn.experiments.run_config import evaluation_data, run_config, run_directory
 from qefpn.experiments.runtime import quiet_libraries
 from qefpn.experiments.schema import TrainerConfig
 from qefpn.experiments.scoring import evaluate_run
+from qefpn.metrics import choose
 from qefpn.models.packed import network_file, shipped
 
 SUMMARY = """
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     quiet_libraries()
     options = command_config("evaluate", argv)
+    metrics = name_list(options.metrics) or "sod"
+    choose(metrics)  # what there is not is told before anything is read
     checkpoint = network_file(options.checkpoint)
     of_package = checkpoint in shipped().values()
     if of_package and not any(options.data[key] for key in ("root", "images", "masks")):
@@ -63,5 +66,6 @@ def main(argv: Sequence[str]) -> int:
         device=options.device,
         floors=options.floors,
         save_maps=options.save_maps,
+        metrics=metrics,
     )
     return 1 if data.report().errors else 0

@@ -12,8 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from qefpn.errors import UserError
 
 __all__ = ["cpu_count", "limit_threads", "mapped", "start_worker", "worker_count"]
@@ -52,6 +50,8 @@ def worker_count(chosen: int | None, *, cached: bool, world_size: int, batch_byt
     """
     count = chosen
     if count is None:
+        import torch  # takes seconds, which a process that only scores maps need not pay
+
         processors = cpu_count() // max(1, min(world_size, torch.cuda.device_count() or world_size))
         count = 0 if cached and processors <= 2 else min(8, max(1, processors - 1))
     needed = count * (PREFETCHED + 1) * batch_bytes

@@ -17,11 +17,13 @@ from qefpn.experiments.prepare import data_module
 from qefpn.experiments.schema import TrainConfig, build_named, ensure
 from qefpn.experiments.trainer import check_accelerator, probe
 from qefpn.implicit import Adjoint, Residual, Solver
+from qefpn.metrics import PROTOCOLS
 from qefpn.models import QEFPN
 from qefpn.models.lite import PACKAGED, packaged_weights
 from qefpn.models.packed import network_file
 from qefpn.models.weights import read_checkpoint
 from qefpn.parts import build_part
+from qefpn.text import did_you_mean
 from qefpn.training.callbacks import build_callbacks, build_profiler
 from qefpn.training.hardware import FP32_PRECISIONS
 from qefpn.training.module import VALIDATED
@@ -88,7 +90,9 @@ def _check_rest(config: TrainConfig) -> None:
     ensure(config.warmup.steps >= 0, f"warmup.steps must be at least 0, not {config.warmup.steps}")
     ensure(config.warmup.layers >= 1, f"warmup.layers must be at least 1, not {config.warmup.layers}")
     ensure(config.max_skipped_steps >= 1, f"max_skipped_steps must be at least 1, not {config.max_skipped_steps}")
-    ensure(config.protocol in ("f3net", "pysod"), f"protocol must be f3net or pysod, not {config.protocol!r}")
+    hint = did_you_mean(config.protocol, PROTOCOLS)
+    known = ", ".join(PROTOCOLS)
+    ensure(config.protocol in PROTOCOLS, f"protocol must be one of {known}, not {config.protocol!r}{hint}")
     monitors = [f"val_{name}" for name in VALIDATED]
     ensure(config.monitor in monitors, f"monitor is one of {', '.join(monitors)}, not {config.monitor!r}")
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,12 @@ def evaluate_run(
     device: str = "auto",
     floors: bool = True,
     save_maps: bool = True,
+    metrics: str | Sequence[str] = "sod",
 ) -> None:
-    """Score a checkpoint on the test sets of ``data``; files go to ``directory``, the table to the terminal."""
+    """Score a checkpoint on the test sets of ``data``; files go to ``directory``, the table to the terminal.
+
+    ``metrics`` are measured beside the figures that are always there, as ``metrics.choose`` takes them.
+    """
     loaded = load_trained(checkpoint)
     place = choose_device(device)
     if not data.test_pairs:
@@ -88,6 +92,7 @@ def evaluate_run(
             use_distributed_sampler=False,
         )
         module = SaliencyModule(loaded.network, protocol=config.protocol)
+        module.tests_for = metrics
         with library_errors(trainer, timeout=0.0, last=checkpoint):
             trainer.test(module, datamodule=data, verbose=False)
     tell_scores(data, directory, files.metrics, report=report)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qefpn.errors import UserError
-from qefpn.metrics.histogram import Float
+from qefpn.metrics.protocol import Float
 
 Records = Iterable[Mapping[str, Any]]
 

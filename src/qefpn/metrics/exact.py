@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qefpn.metrics.histogram import Float
+from qefpn.metrics.protocol import Float
 
 Limbs = npt.NDArray[np.int64]
 

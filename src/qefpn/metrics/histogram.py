@@ -1,32 +1,27 @@
 """The joint histogram value x mask x quadrant of an 8-bit map: all that most saliency metrics need of it.
 
-MAE, the F-measures, the precision-recall curve, the S- and E-measures, the binary ratio and the adaptive
-threshold are functions of 2048 counts, so that the pixels are read once and a batch of pictures of mixed
-sizes becomes one array. Where exact arithmetic meets a tie (a level that equals the adaptive threshold, a
-quadrant of one value), the rounding of the field's own sums decides the score: those rare cases are summed
-again over the pixels in NumPy's order.
+MAE, the F-measures, the precision-recall curve, the S- and E-measures, IoU and its kind, the binary ratio and the
+adaptive threshold are functions of 2048 counts, so that the pixels are read once and a batch of pictures of mixed sizes
+becomes one array. Where exact arithmetic meets a tie (a level that equals the adaptive threshold, a quadrant of one
+value), the rounding of the field's own sums decides the score: those rare cases are summed again over the pixels in the
+protocol's order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-import cv2
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from qefpn.metrics.inputs import UInt8
+from qefpn.metrics.compiled import BYTES, compiled
+from qefpn.metrics.inputs import Picture
+from qefpn.metrics.protocol import Bool, Float, Int, Protocol, levels_of
 
-Float = npt.NDArray[np.float64]
-Int = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
-
-_UNIT = np.arange(256) / 255
-_INSIDE, _LOWER = np.uint8(1), np.uint8(1 << 4)
-_CODE, _CODES = np.dtype("<u2"), 1 << 13
-_EXACT_IN_FLOAT32 = 1 << 24  # OpenCV counts in float32, which holds every integer up to here
+_EDGES = np.arange(256) / 255
 
 
 @dataclass(frozen=True)
@@ -34,26 +29,33 @@ class JointHistogram:
     """Counts of a batch of B pictures.
 
     Args:
-        counts: (B, 2, 4, 256) pixels by mask (background, foreground), quadrant (upper left, upper right,
-            lower left, lower right) and 8-bit value.
+        counts: (B, 2, 4, 256) pixels by mask (background, foreground), quadrant (upper left, upper right, lower left,
+            lower right) and 8-bit value.
         sizes: (B, 2) rows and columns.
         split: (B, 2) rows and columns of the upper-left quadrant, the centroid's own included.
-        levels: (B, 256) the value in [0, 1] that an 8-bit value has after the picture's min-max.
-        mean: (B,) mean of the map after min-max.
+        ends: (B, 2) smallest and largest value.
+        levels: (B, 256) the level in [0, 1] of an 8-bit value.
+        mean: (B,) mean level.
+        bins: (B, 256) the largest of the thresholds 0 to 255 that a value reaches.
+        cuts: (B, 3) the smallest value selected at the adaptive threshold of the F-measure, at that of the E-measure,
+            and by a level above 0.5; more than 255 where none is.
         blank: (B,) pictures whose scores are all 0 under the protocol.
     """
 
     counts: Int
     sizes: Int
     split: Int
+    ends: Int
     levels: Float
     mean: Float
+    bins: npt.NDArray[np.uint8]
+    cuts: Int
     blank: Bool
 
     @cached_property
-    def by_mask(self) -> Int:
-        """(B, 2, 256) counts by mask and value."""
-        return self.counts.sum(axis=2)
+    def total(self) -> Int:
+        """(B, 256) pixels by value."""
+        return self.counts.sum(axis=(1, 2))
 
     @cached_property
     def pixels(self) -> Int:
@@ -63,145 +65,147 @@ class JointHistogram:
     @cached_property
     def positives(self) -> Int:
         """(B,) pixels of foreground."""
-        return self.by_mask[:, 1].sum(axis=1)
-
-    @cached_property
-    def above(self) -> Int:
-        """(B, 2, 256) pixels by mask at or above each threshold; index 0 is the threshold 255.
-
-        A pixel's value is ``floor(255 * x)`` of its level x after min-max, as the field counts it.
-        """
-        batch = len(self.counts)
-        bins = (np.clip(self.levels, 0, 1) * 255).astype(np.uint8).astype(np.int64)
-        place = (np.arange(batch * 2) * 256).reshape(batch, 2, 1) + bins[:, None, :]
-        # float64 sums of integers are exact far beyond any picture's size
-        binned = np.bincount(place.ravel(), weights=self.by_mask.ravel(), minlength=batch * 512)
-        return binned.astype(np.int64).reshape(batch, 2, 256)[:, :, ::-1].cumsum(axis=2)
-
-    def at_adaptive_threshold(self, strict: bool) -> tuple[Int, Int]:
-        """(B,) pixels of foreground and of background selected by the threshold ``min(2 * mean, 1)``.
-
-        Args:
-            strict: select with ``>``, and then without the upper bound of 1 (which would change nothing).
-        """
-        threshold = 2 * self.mean
-        if strict:
-            selected = self.levels > threshold[:, None]
-        else:
-            selected = self.levels >= np.minimum(threshold, 1)[:, None]
-        chosen = (self.by_mask * selected[:, None]).sum(axis=2)
-        return chosen[:, 1], chosen[:, 0]
+        return self.counts[:, 1].sum(axis=(1, 2))
 
 
-def min_max_levels(low: int, high: int) -> Float:
-    """(256,) the level after min-max of each 8-bit value, of a map whose extremes are ``low`` and ``high``.
+@compiled()
+def _centroid(mask, matlab):  # type: ignore[no-untyped-def]
+    """Rows and columns of the upper-left quadrant: the 1-based centroid of the foreground, or the whole size where
+    there is none (the S-measure then has no use for quadrants)."""
+    height, width = mask.shape
+    total, down, across = np.int64(0), np.int64(0), np.int64(0)
+    for row in range(height):
+        inside = mask[row]
+        number, places = np.int32(0), np.int64(0)
+        for c in range(width):
+            number += np.int32(inside[c] & 1)
+            places += np.int64(np.int32(c) if inside[c] else np.int32(0))
+        total += number
+        down += row * np.int64(number)
+        across += places
+    if total == 0:
+        return height, width
+    if matlab:
+        return (2 * (down + total) + total) // (2 * total), (2 * (across + total) + total) // (2 * total)
+    return np.int64(np.rint(down / total)) + 1, np.int64(np.rint(across / total)) + 1
 
-    The operations come in PySODMetrics' order, so that every level is its to the last bit. A constant map is
-    not normalised. Values outside the extremes get levels outside [0, 1]; no pixel has them.
 
-    >>> min_max_levels(10, 20)[[10, 15, 20]].tolist()
-    [0.0, 0.5, 1.0]
-    """
-    if low == high:
-        return _UNIT
-    return (_UNIT - _UNIT[low]) / (_UNIT[high] - _UNIT[low])
+@compiled()
+def _count_part(saliency, mask, top, bottom, left, right, bins):  # type: ignore[no-untyped-def]
+    """Count a quadrant into four sets of bins, since adding to a bin that has just been written makes a processor
+    wait, and neighbours are often equal."""
+    whole = (right - left) // 4 * 4
+    b0, b1, b2, b3 = bins[0], bins[1], bins[2], bins[3]
+    for row in range(top, bottom):
+        values, inside = saliency[row, left:right], mask[row, left:right]
+        for c in range(0, whole, 4):
+            b0[inside[c] & 1, values[c]] += np.uint32(1)
+            b1[inside[c + 1] & 1, values[c + 1]] += np.uint32(1)
+            b2[inside[c + 2] & 1, values[c + 2]] += np.uint32(1)
+            b3[inside[c + 3] & 1, values[c + 3]] += np.uint32(1)
+        for c in range(whole, right - left):
+            b0[inside[c] & 1, values[c]] += np.uint32(1)
 
 
-def count(saliency: UInt8, mask: UInt8, matlab: bool, counts: Int) -> tuple[int, int]:
-    """Count one picture, from one histogram of 16-bit codes.
-
-    The high byte of a code tells mask (bit 0), right half (bit 3), lower half (bit 4) and, in bits 1 and 2, the column
-    modulo 4. That last part means nothing: it spreads neighbours of one value, of which a saliency map is full, over
-    four bins, since adding to a bin that has just been written makes a processor wait.
+@compiled(numba.types.UniTuple(numba.int64, 2)(BYTES, BYTES, numba.boolean, numba.int64[:, :, ::1]))
+def count(saliency, mask, matlab, counts):  # type: ignore[no-untyped-def]
+    """Count one picture.
 
     Args:
         saliency: (H, W) uint8.
         mask: (H, W) uint8, 255 in the foreground.
-        matlab: how :func:`centroid_split` rounds.
+        matlab: round halves of the centroid away from zero on 1-based coordinates; else to even on 0-based ones.
         counts: (2, 4, 256) int64, filled, as in :class:`JointHistogram`.
 
     Returns:
         the split.
     """
-    split = centroid_split(mask, matlab)
-    rows, columns = mask.shape
-    across = np.arange(columns)
-    pattern = ((across % 4) << 1 | (across >= split[1]) << 3).astype(np.uint8)
-    high = mask & _INSIDE
-    high |= pattern
-    high[split[0] :] |= _LOWER
-    codes = cv2.merge((saliency, high)).view(_CODE)
-    step = max(1, _EXACT_IN_FLOAT32 // columns)
-    total = np.zeros(_CODES, np.int64)
-    for top in range(0, rows, step):
-        total += cv2.calcHist([codes[top : top + step]], [0], None, [_CODES], [0, _CODES])[:, 0].astype(np.int64)
-    # (quadrant, column modulo 4, mask, value)
-    counts[:] = total.reshape(4, 4, 2, 256).sum(axis=1).transpose(1, 0, 2)
-    return split
+    height, width = mask.shape
+    upper, left = _centroid(mask, matlab)
+    bins = np.empty((4, 2, 256), np.uint32)
+    for quadrant in range(4):
+        top, bottom = (0, upper) if quadrant < 2 else (upper, height)
+        start, stop = (0, left) if quadrant % 2 == 0 else (left, width)
+        bins[:] = 0
+        _count_part(saliency, mask, top, bottom, start, stop, bins)
+        for side in range(2):
+            for value in range(256):
+                number = np.int64(bins[0, side, value]) + np.int64(bins[1, side, value])
+                counts[side, quadrant, value] = number + np.int64(bins[2, side, value]) + np.int64(bins[3, side, value])
+    return upper, left
 
 
-def centroid_split(mask: UInt8, matlab: bool) -> tuple[int, int]:
-    """Rows and columns of the upper-left quadrant: the 1-based centroid of the foreground.
-
-    Args:
-        mask: (H, W) uint8, 255 in the foreground.
-        matlab: round halves away from zero on 1-based coordinates; else halves to even on 0-based ones.
-
-    Returns:
-        the whole picture's size where there is no foreground (the S-measure then has no use for quadrants).
-
-    >>> centroid_split(np.array([[255, 255, 0]], np.uint8), matlab=True)
-    (1, 2)
-    >>> centroid_split(np.array([[255, 255, 0]], np.uint8), matlab=False)
-    (1, 1)
-    """
-    kind = cv2.CV_32S if max(mask.shape) < 1 << 22 else cv2.CV_64F  # int32 holds 255 times the longest side
-    by_row = cv2.reduce(mask, 1, cv2.REDUCE_SUM, dtype=kind)[:, 0].astype(np.int64) // 255
-    by_column = cv2.reduce(mask, 0, cv2.REDUCE_SUM, dtype=kind)[0].astype(np.int64) // 255
-    total = int(by_row.sum())
-    if total == 0:
-        return mask.shape[0], mask.shape[1]
-    split = []
-    for line in (by_row, by_column):
-        weighted = int(line @ np.arange(len(line)))
-        if matlab:
-            split.append((2 * (weighted + total) + total) // (2 * total))
-        else:
-            split.append(round(weighted / total) + 1)
-    return split[0], split[1]
+def joint_histogram(pictures: Sequence[Picture], protocol: Protocol) -> JointHistogram:
+    """Read the pixels of B pictures, of any sizes, into one :class:`JointHistogram`."""
+    batch = len(pictures)
+    counts = np.empty((batch, 2, 4, 256), np.int64)
+    sizes = np.array([picture.mask.shape for picture in pictures], np.int64).reshape(batch, 2)
+    split = np.empty((batch, 2), np.int64)
+    for i, picture in enumerate(pictures):
+        split[i] = count(picture.saliency, picture.mask, protocol.matlab_centroid, counts[i])
+    blank = np.array([picture.blank for picture in pictures], np.bool_)
+    total = counts.sum(axis=(1, 2))
+    there = total > 0
+    ends = np.empty((batch, 2), np.int64)
+    ends[:, 0], ends[:, 1] = there.argmax(axis=1), 255 - there[:, ::-1].argmax(axis=1)
+    levels, bins = np.empty((batch, 256)), np.empty((batch, 256), np.uint8)
+    cuts = np.empty((batch, 3), np.int64)
+    for i, (low, high) in enumerate(ends.tolist()):
+        levels[i], bins[i], cuts[i, 2] = _scale(low, high, protocol)
+    mean = (total * levels).sum(axis=1) / total.sum(axis=1)
+    for i, twice in enumerate((2 * mean).tolist()):
+        cuts[i, :2] = _adaptive_cuts(levels[i], twice, levels[i], twice, protocol)
+    for i in np.flatnonzero(_ties(total, ends, protocol)):
+        mean[i], cuts[i, :2] = _decide(pictures[int(i)], levels[i], protocol)
+    return JointHistogram(counts, sizes, split, ends, levels, mean, bins, cuts, blank)
 
 
-def _ties(total: Int, low: Int) -> Bool:
+@lru_cache(1024)
+def _scale(low: int, high: int, protocol: Protocol) -> tuple[Float, npt.NDArray[np.uint8], int]:
+    """Levels, bins and the cut at a level above 0.5, which a map's extremes decide."""
+    levels = levels_of(low, high, protocol)
+    if protocol.bins == "floor":
+        bins = levels.clip(0, 1) * 255
+    else:
+        bins = np.searchsorted(_EDGES, levels.clip(0, 1), side="right") - 1
+    return levels, bins.astype(np.uint8), int(levels.searchsorted(0.5, side="right"))
+
+
+def _adaptive_cuts(levels: Float, twice: float, of_e: Float, twice_of_e: float, protocol: Protocol) -> tuple[int, int]:
+    """The smallest value selected at the adaptive threshold of F and of E; levels never fall from value to value."""
+    side, threshold = ("right", twice_of_e) if protocol.strict_e else ("left", min(twice_of_e, 1.0))
+    return int(levels.searchsorted(min(twice, 1.0))), int(of_e.searchsorted(threshold, side=side))  # type: ignore[call-overload]
+
+
+def _ties(total: Int, ends: Int, protocol: Protocol) -> Bool:
     """Where a pixel's level equals twice the mean exactly, so that rounding decides on which side it is.
 
     Args:
         total: (B, 256) pixels by value.
-        low: (B,) the smallest value.
+        ends: (B, 2) the smallest and the largest value.
 
     Returns:
-        (B,); a constant map has none, its sum being exact or far from a tie.
+        (B,); a map of one value has none, its sum being exact or far from a tie.
     """
-    above = np.arange(256) - low[:, None]
+    zero = np.zeros_like(ends[:, :1]) if protocol.levels == "maximum" else ends[:, :1]
+    above = np.arange(256) - zero
     twice = 2 * (total * above).sum(axis=1)
     tied = (total > 0) & (total.sum(axis=1)[:, None] * above == twice[:, None])
-    return tied.any(axis=1) & (twice > 0)
+    return tied.any(axis=1) & (twice > 0) & (ends[:, 0] < ends[:, 1])
 
 
-def of_counts(counts: Int, sizes: Int, split: Int, blank: Bool, pixels: Callable[[int], UInt8]) -> JointHistogram:
-    """A :class:`JointHistogram` from what has been counted.
+def mean_in_order(values: Float, protocol: Protocol) -> float:
+    """Mean of (H, W) as the protocol's own code adds: column by column one after the other, or as NumPy does."""
+    if not protocol.column_sums:
+        return float(values.mean())
+    return float(np.cumsum(values.T.ravel())[-1] / values.size) if values.size else float("nan")
 
-    Args:
-        counts: (B, 2, 4, 256), as in the result.
-        sizes: (B, 2).
-        split: (B, 2).
-        blank: (B,).
-        pixels: gives the map of a picture, for the rare ones whose mean rounding decides.
-    """
-    batch = len(counts)
-    total = counts.sum(axis=(1, 2))
-    low, high = (total > 0).argmax(axis=1), 255 - (total[:, ::-1] > 0).argmax(axis=1)
-    levels = np.array([min_max_levels(*ends) for ends in zip(low, high, strict=True)]).reshape(batch, 256)
-    mean = (total * levels).sum(axis=1) / total.sum(axis=1)
-    for i in np.flatnonzero(_ties(total, low)):
-        mean[i] = levels[i][pixels(int(i))].mean()
-    return JointHistogram(counts, sizes, split, levels, mean, blank)
+
+def _decide(picture: Picture, levels: Float, protocol: Protocol) -> tuple[float, tuple[int, int]]:
+    """The mean, and the cuts of F and E, with the protocol's own rounding."""
+    mean = mean_in_order(levels[picture.saliency], protocol)
+    of_e, twice = levels, 2 * mean
+    if protocol.e_again:  # the largest level may miss 1 by a rounding
+        of_e = levels * (1 / levels[picture.saliency.max()])
+        twice = 2 * mean_in_order(of_e[picture.saliency], protocol)
+    return mean, _adaptive_cuts(levels, 2 * mean, of_e, twice, protocol)

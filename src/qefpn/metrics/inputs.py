@@ -1,4 +1,4 @@
-"""What a user hands in, as a list of pairs of 8-bit pictures."""
+"""What a user hands in, as a list of pairs of 8-bit pictures. Torch tensors are taken without importing torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import Image
 
-from qefpn.metrics.protocol import Protocol
+from qefpn.metrics.protocol import F3NET, Protocol, levels_of
 
 UInt8 = npt.NDArray[np.uint8]
+
+_NOISE = 1e-6  # how far a float may lie outside [0, 1] and still be taken for rounding
+_FORMS = "uint8 0-255, uint16 0-65535, integers 0 and 1, bool or float 0-1"
 
 
 @dataclass(frozen=True)
@@ -33,26 +34,27 @@ class Picture:
 
 
 def to_uint8(values: Any, what: str = "map") -> UInt8:
-    """8-bit values as a saved PNG would hold them: ``round(255 * x)``, halves to even.
+    """8-bit values as a saved PNG would hold them: of floats ``round(255 * x)``, halves to even.
 
     Args:
-        values: torch or NumPy; uint8 0-255 (kept), bool (0 and 255) or float 0-1, any shape. Half precision
-            counts as float32.
+        values: torch, NumPy or nested lists, any shape: uint8 0-255 (kept), bool (0 and 255), float 0-1 up to a
+            rounding error of 1e-6 (half precision counts as float32), or other integers: 0 and 1 become 0 and 255,
+            values up to 255 are kept, uint16 above that is scaled from 65535.
         what: what to call it in an error.
 
     Returns:
         uint8 array of the same shape.
 
     Raises:
-        ValueError: a float outside [0, 1], or NaN.
+        ValueError: a number outside these ranges, or NaN.
         TypeError: any other type of element.
 
-    >>> to_uint8(np.array([0.0, 0.5, 1.0])).tolist()
-    [0, 128, 255]
+    >>> to_uint8(np.array([0.0, 0.5, 1.0])).tolist(), to_uint8([[0, 1]]).tolist()
+    ([0, 128, 255], [[0, 255]])
     """
-    if isinstance(values, torch.Tensor):
+    if hasattr(values, "detach"):  # a torch tensor
         values = values.detach()
-        if values.dtype in (torch.float16, torch.bfloat16):
+        if str(values.dtype) in ("torch.float16", "torch.bfloat16"):
             values = values.float()
         values = values.cpu().numpy()
     array = np.asarray(values)
@@ -60,40 +62,66 @@ def to_uint8(values: Any, what: str = "map") -> UInt8:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind in "iu":
+        return _from_integers(array, what)
     if array.dtype.kind != "f":
-        raise TypeError(f"the {what} must be uint8 0-255, bool or float 0-1, not {array.dtype}")
+        raise TypeError(f"the {what} must be {_FORMS}, not {array.dtype}")
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     if array.size:
-        check_range(float(array.min()), float(array.max()), what)
+        array = _in_range(array, what)
     return np.rint(array * 255).astype(np.uint8)
 
 
-def check_range(low: float, high: float, what: str) -> None:
-    """Raise a ``ValueError`` unless floats from ``low`` to ``high`` lie in [0, 1]."""
+def _in_range(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    low, high = float(array.min()), float(array.max())
     if np.isnan(low) or np.isnan(high):
         raise ValueError(f"the {what} holds NaN; its values must be in [0, 1]")
-    if low < 0 or high > 1:
+    if low < -_NOISE or high > 1 + _NOISE:
         raise ValueError(
             f"the {what} holds floats from {low:.6g} to {high:.6g}, outside [0, 1]; apply a sigmoid, or hand in uint8"
         )
+    return array.clip(0, 1) if low < 0 or high > 1 else array
+
+
+def _from_integers(array: npt.NDArray[Any], what: str) -> UInt8:
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if low < 0 or high > (65535 if array.dtype == np.uint16 else 255):
+        raise ValueError(f"the {what} holds {array.dtype} from {low} to {high}; it must be {_FORMS}")
+    if high <= 1:
+        return array.astype(np.uint8) * np.uint8(255)
+    if high <= 255:
+        return array.astype(np.uint8)
+    return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape) if hasattr(value, "shape") else np.asarray(value).shape
+    return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
+
+
+def _is_rows(value: Any) -> bool:
+    """Whether a list is a picture written out, a list of lists of numbers."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(
+            isinstance(row, (list, tuple)) and all(isinstance(one, (bool, int, float)) for one in row) for row in value
+        )
+    )
 
 
 def is_single(value: Any) -> bool:
     """Whether ``value`` is one picture, (H, W), and not a batch or a list of them."""
-    return not isinstance(value, (list, tuple)) and len(_shape(value)) == 2
+    return _is_rows(value) or (not isinstance(value, (list, tuple)) and len(_shape(value)) == 2)
 
 
 def to_pictures(value: Any, what: str) -> list[UInt8]:
     """Split one argument of a metric into 8-bit pictures.
 
     Args:
-        value: (H, W), (B, H, W) or (B, 1, H, W), torch or NumPy, or a list of (H, W) or (1, H, W).
-        what: what to call it in an error.
+        value: (H, W), (B, H, W) or (B, 1, H, W), torch, NumPy or nested lists, or a list of (H, W) or (1, H, W). A map
+            in a list may be an RGBA cut-out, (H, W, 4): its alpha is taken.
+        what: "map" or "mask", also what to call it in an error.
 
     Returns:
         B arrays (H, W) of uint8, C-contiguous.
@@ -101,14 +129,19 @@ def to_pictures(value: Any, what: str) -> list[UInt8]:
     Raises:
         ValueError: another shape, an empty picture, or values that :func:`to_uint8` refuses.
     """
+    if _is_rows(value):
+        value = np.asarray(value)
     if isinstance(value, (list, tuple)):
         items = []
         for position, item in enumerate(value):
             shape = _shape(item)
             if len(shape) == 3 and shape[0] == 1:
                 item, shape = item[0], shape[1:]
+            elif len(shape) == 3 and shape[2] == 4 and what == "map":
+                item, shape = item[..., 3], shape[:2]
             if len(shape) != 2:
-                raise ValueError(f"{what} {position} of the list has the shape {shape}; it must be (H, W)")
+                colour = "; take one channel, or its luminance" if len(shape) == 3 and shape[2] == 3 else ""
+                raise ValueError(f"{what} {position} of the list has the shape {shape}; it must be (H, W){colour}")
             items.append(to_uint8(item, f"{what} {position}"))
     else:
         shape = _shape(value)
@@ -123,15 +156,16 @@ def to_pictures(value: Any, what: str) -> list[UInt8]:
     return [np.ascontiguousarray(picture) for picture in items]
 
 
-def resize_map(saliency: UInt8, size: tuple[int, int]) -> UInt8:
-    """Resize as MATLAB's ``imresize`` does: bicubic with ``a = -0.5``, antialiased when it shrinks.
+def resize_map(saliency: UInt8, size: tuple[int, int], protocol: Protocol = F3NET) -> UInt8:
+    """Resize a map to its mask as the protocol does; one of that size already comes back as it is.
 
-    Pillow's ``BICUBIC`` has the same kernel and the same antialiasing (OpenCV's has ``a = -0.75`` and none).
-    Both protocols use it; a map that has its mask's size already comes back as it is.
+    MATLAB's ``imresize`` is bicubic with ``a = -0.5`` and antialiased when it shrinks; so is Pillow's ``BICUBIC``, up
+    to a border of two pixels where MATLAB mirrors. PySODEvalToolkit resizes bilinearly by OpenCV.
 
     Args:
         saliency: (H, W) uint8.
         size: the (rows, columns) wanted.
+        protocol: whose way.
 
     Returns:
         (rows, columns) uint8.
@@ -142,23 +176,26 @@ def resize_map(saliency: UInt8, size: tuple[int, int]) -> UInt8:
     rows, columns = int(size[0]), int(size[1])
     if saliency.shape == (rows, columns):
         return saliency
+    if protocol.resizing == "opencv_bilinear":
+        import cv2
+
+        return np.asarray(cv2.resize(saliency, (columns, rows), interpolation=cv2.INTER_LINEAR), np.uint8)
+    from PIL import Image
+
     resized = Image.fromarray(saliency).resize((columns, rows), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8))
 
 
 def binarize(mask: UInt8, protocol: Protocol) -> UInt8:
-    """The foreground of a mask under a protocol: 255 and 0.
-
-    f3net: ``>= 0.5`` after the mask's own min-max, in exact integers (a constant mask is taken as it is,
-    of 255); pysod: ``> 128``.
-    """
-    if protocol.relative_mask:
-        low, high = int(mask.min()), int(mask.max())
-        if low == high:
-            low, high = 0, 255
+    """The foreground of a mask under a protocol: 255 and 0."""
+    threshold = protocol.mask_threshold
+    low, high = (0, 0) if threshold is not None and not protocol.constant_mask else (int(mask.min()), int(mask.max()))
+    if protocol.constant_mask and low == high:
+        threshold = 1
+    elif threshold is None:
         threshold = low + (high - low + 1) // 2  # the smallest integer that is at least half way
-    else:
-        threshold = 129
+        if levels_of(low, high, protocol)[threshold] < 0.5:  # exactly half way, and rounded down
+            threshold += 1
     return np.negative((mask >= threshold).view(np.uint8))  # 1 wraps to 255
 
 
@@ -168,7 +205,7 @@ def to_pairs(pred: Any, target: Any, protocol: Protocol) -> list[Picture]:
     Args:
         pred: maps, as :func:`to_pictures` takes them.
         target: masks, the same.
-        protocol: how a mask becomes foreground and background.
+        protocol: how maps are resized, and how a mask becomes foreground and background.
 
     Raises:
         ValueError: not as many maps as masks, or input that :func:`to_pictures` refuses.
@@ -179,20 +216,14 @@ def to_pairs(pred: Any, target: Any, protocol: Protocol) -> list[Picture]:
         raise ValueError(f"{len(maps)} maps for {len(masks)} masks; there must be as many of each")
     pictures = []
     for saliency, mask in zip(maps, masks, strict=True):
-        saliency = resize_map(saliency, mask.shape)
+        saliency = resize_map(saliency, mask.shape, protocol)
         binary = binarize(mask, protocol)
-        if mask.max() == 1:
-            warn_of_ones(protocol)
+        if protocol.mask_threshold is not None and mask.max() == 1:
+            text = f"a mask of 0 and 1 is empty under {protocol.name!r}, which asks for 0 and 255 (or bool)"
+            warnings.warn(text, stacklevel=3)
         blank = protocol.skip_blank and (saliency.max() == 0 or binary.max() == 0)
         pictures.append(Picture(saliency, binary, blank))
     return pictures
-
-
-def warn_of_ones(protocol: Protocol) -> None:
-    """Warn that a mask of 0 and 1 has no foreground, where that is so."""
-    if not protocol.relative_mask:
-        text = f"a mask of 0 and 1 is empty under {protocol.name!r}, which asks for 0 and 255 (or bool)"
-        warnings.warn(text, stacklevel=3)
 
 
 def check_names(names: Sequence[str] | None, count: int) -> list[str] | None:

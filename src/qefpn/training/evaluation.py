@@ -53,7 +53,7 @@ def score_set(predict: Predictor, batches: Iterable[Batch], *, protocol: str) ->
     Args:
         predict: a batch to uint8 maps (H, W) at the pictures' own sizes.
         batches: of a test loader: ``mask`` (own sizes), and what ``predict`` needs.
-        protocol: ``f3net`` or ``pysod``.
+        protocol: ``f3net``, ``pysod`` or ``saleval``.
     """
     metric = SaliencyMetrics(protocol=protocol)
     for batch in batches:
@@ -62,8 +62,9 @@ def score_set(predict: Predictor, batches: Iterable[Batch], *, protocol: str) ->
 
 
 def summary(values: Mapping[str, Any]) -> dict[str, float]:
-    """What metrics.json says of a set, of what :meth:`SaliencyMetrics.compute` gives."""
-    return {key: float(values[key]) for key in SUMMARY} | {"images": int(values["images"])}
+    """What metrics.json says of a set, of what :meth:`SaliencyMetrics.compute` gives: every figure that is a number."""
+    others = [key for key in values if np.ndim(values[key]) == 0 and key not in (*SUMMARY, "images", "undefined")]
+    return {key: float(values[key]) for key in (*SUMMARY, *others)} | {"images": int(values["images"])}
 
 
 def curves(values: Mapping[str, Any]) -> dict[str, list[float]]:

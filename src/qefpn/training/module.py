@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class SaliencyModule(pl.LightningModule):
             optimizer step (:mod:`qefpn.training.schedule`); or ``functools.partial`` of a scheduler class of torch,
             likewise stepped; None: the paper's.
         warmup: weight-tied layers in place of the solver at the beginning.
-        protocol: of the metrics, ``f3net`` or ``pysod``.
+        protocol: of the metrics, ``f3net``, ``pysod`` or ``saleval``.
         image_size: side of the pictures in validation and test, kept for whoever loads the checkpoint.
         seed: of the masks of the quasi residual.
         regularization: weights and settings of the pyramid's loss terms, keys of :data:`REGULARIZATION`; None, and
@@ -107,6 +107,8 @@ class SaliencyModule(pl.LightningModule):
         self.test_names: list[str] = []
         #: name of a test set → what ``SaliencyMetrics.compute`` gives, after ``Trainer.test``
         self.test_scores: dict[str, dict[str, Tensor]] = {}
+        #: what a test measures beside the figures that are always there, as ``metrics.choose`` takes it
+        self.tests_for: str | Sequence[str] = "sod"
         self._test_metrics: list[SaliencyMetrics] = []
         #: whether loggers get the figures of a test; not where a callback writes them
         self.logs_tests = True
@@ -270,7 +272,8 @@ class SaliencyModule(pl.LightningModule):
         self.test_names = list(getattr(getattr(self.trainer, "datamodule", None), "test_names", ()))
         if len(self.test_names) != count:  # loaders of somebody's own
             self.test_names = ["test"] if count == 1 else [f"test_{number}" for number in range(count)]
-        self._test_metrics = [SaliencyMetrics(self.val_metrics.protocol).to(self.device) for _ in self.test_names]
+        protocol = self.val_metrics.protocol
+        self._test_metrics = [SaliencyMetrics(protocol, self.tests_for).to(self.device) for _ in self.test_names]
         self.test_scores = {}
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:

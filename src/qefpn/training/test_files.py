@@ -96,7 +96,8 @@ class TestFiles(pl.Callback):
         masks = [np.asarray(mask) for mask in batch["mask"]]
         for floor, predict in self.floors.items():
             metric = self._floors.setdefault(
-                (dataset, floor), SaliencyMetrics(pl_module.val_metrics.protocol).to(pl_module.device)
+                (dataset, floor),
+                SaliencyMetrics(pl_module.val_metrics.protocol, pl_module.tests_for).to(pl_module.device),
             )
             records = metric.score_batch(predict(batch), masks)
             if floor == BEFORE:

@@ -1,0 +1,180 @@
+"""Which figures there are, by name, and those that thresholds give: IoU, Dice, F1, and their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from qefpn.errors import UserError
+from qefpn.metrics.protocol import Float, Int
+from qefpn.text import did_you_mean
+
+BASE = ("mae", "mean_f", "weighted_f", "s_measure", "e_measure", "binary_ratio")
+"""The scores a picture that are always there."""
+
+CURVES = ("precision", "recall", "f_curve", "e_curve")
+"""The curves a picture that are always there, of 256 values; index 0 is the threshold 255."""
+
+ALIASES = {
+    "f_adaptive": "mean_f", "f_mean": "mean_curve_f", "f_max": "max_f",
+    "e_adaptive": "e_measure", "e_mean": "mean_e", "e_max": "max_e",
+}  # fmt: skip
+"""Names that say which mean, beside the older names of the same figures."""
+
+OF_CURVES = ("max_f", "mean_curve_f", "max_e", "mean_e")
+
+PASSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "msiou": (("msiou_adaptive", "msiou_binary"), ()),
+    "hce": (("hce",), ()),
+    "biou": (("biou",), ()),
+    "mba": (("mba",), ()),
+    "si_mae": (("si_mae",), ()),
+    "si_f": (("si_f_adaptive",), ("si_f_curve",)),
+    "context_measure": (("context_measure",), ()),
+}
+"""What takes a pass of its own, with its scores and its curves; computed in ``passes``."""
+
+
+def _ratio(numerator: Any, denominator: Any) -> Float:
+    """The quotient, and 0 where the denominator is 0."""
+    denominator = np.asarray(denominator, np.float64)
+    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)
+
+
+def _kappa(tp: Int, fp: Int, tn: Int, fn: Int) -> Float:
+    accuracy = _ratio(tp + tn, tp + fp + tn + fn)
+    chance = _ratio((tp + fp) * (tp + fn) + (tn + fn) * (tn + tp), (tp + fp + tn + fn) ** 2)
+    return _ratio(accuracy - chance, 1 - chance)
+
+
+def _f1(tp: Int, fp: Int, tn: Int, fn: Int) -> Float:
+    precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
+    return _ratio(2 * precision * recall, precision + recall)
+
+
+COUNTED: Mapping[str, Callable[[Int, Int, Int, Int], Float]] = {
+    "iou": lambda tp, fp, tn, fn: _ratio(tp, tp + fp + fn),
+    "dice": lambda tp, fp, tn, fn: _ratio(2 * tp, tp + fn + tp + fp),
+    "f1": _f1,
+    "specificity": lambda tp, fp, tn, fn: _ratio(tn, tn + fp),
+    "fpr": lambda tp, fp, tn, fn: _ratio(fp, tn + fp),
+    "ber": lambda tp, fp, tn, fn: 1 - 0.5 * (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)),
+    "kappa": _kappa,
+    "overall_accuracy": lambda tp, fp, tn, fn: _ratio(tp + tn, tp + fp + tn + fn),
+}
+"""What the numbers of true and false positives and negatives give. A quotient 0 / 0 is 0, as in PySODMetrics."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "sod": (),
+    "cod": ("iou", "dice"),
+    "dis": ("hce", "biou", "mba"),
+    "all": (*COUNTED, *PASSES),
+}
+"""What a field's papers print beside the figures that are always there."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is measured beside :data:`BASE` and :data:`CURVES`.
+
+    Args:
+        counted: names of :data:`COUNTED`.
+        passes: names of :data:`PASSES`.
+    """
+
+    counted: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
+
+    @cached_property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the scores a picture; their means over a set are the set's figures."""
+        counted = (f"{name}_{kind}" for name in self.counted for kind in ("adaptive", "binary"))
+        return (*BASE, *counted, *(score for name in self.passes for score in PASSES[name][0]))
+
+    @cached_property
+    def curves(self) -> tuple[str, ...]:
+        """Names of the curves a picture."""
+        counted = (f"{name}_curve" for name in self.counted)
+        return (*CURVES, *counted, *(curve for name in self.passes for curve in PASSES[name][1]))
+
+    def of_curves(self, curves: Mapping[str, Float]) -> dict[str, float]:
+        """The largest and the mean value of curves, by the figures' names."""
+        found = {}
+        for name in self.curves[2:]:
+            stem = name.removesuffix("_curve")
+            mean_name, max_name = ("mean_curve_f" if stem == "f" else f"mean_{stem}"), f"max_{stem}"
+            if stem not in ("f", "e"):
+                mean_name, max_name = f"{stem}_mean", f"{stem}_max"
+            found[max_name], found[mean_name] = float(curves[name].max()), float(curves[name].mean())
+        return found
+
+
+def with_aliases(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures, and those of :data:`ALIASES` that are among them under their second names."""
+    return figures | {name: figures[old] for name, old in ALIASES.items() if old in figures}
+
+
+def known_names() -> list[str]:
+    """Everything that ``metrics=`` takes: groups, families and single figures."""
+    everything = Figures(tuple(COUNTED), tuple(PASSES))
+    of_curves = (f"{name.removesuffix('_curve')}_{kind}" for name in everything.curves[4:] for kind in ("mean", "max"))
+    return list(
+        dict.fromkeys(
+            (*GROUPS, *COUNTED, *PASSES, *everything.scores, *of_curves, *OF_CURVES, *ALIASES, *everything.curves)
+        )
+    )
+
+
+def choose(metrics: str | Sequence[str] | Figures) -> Figures:
+    """What to measure.
+
+    Args:
+        metrics: a group ("sod", "cod", "dis", "all"), the name of a figure ("iou", "iou_max", "hce"), or a list of
+            them; the figures of "sod" are always there.
+
+    Raises:
+        UserError: there is no such group or figure.
+
+    >>> choose(["iou_max", "hce"])
+    Figures(counted=('iou',), passes=('hce',))
+    """
+    if isinstance(metrics, Figures):
+        return metrics
+    return _chosen((metrics,) if isinstance(metrics, str) else tuple(metrics))
+
+
+@cache
+def _chosen(metrics: tuple[str, ...]) -> Figures:
+    wanted: set[str] = set()
+    for name in metrics:
+        if name not in (known := known_names()):
+            hint = did_you_mean(name, known, "; did you mean {!r}?")
+            raise UserError(f"there is no metric {name!r}{hint}; groups are {', '.join(GROUPS)}; see docs/metrics.md")
+        wanted |= set(GROUPS.get(name, ()))
+        families = [family for family in (*COUNTED, *PASSES) if name == family or name.startswith(f"{family}_")]
+        wanted |= set(families[-1:])
+    return Figures(tuple(name for name in COUNTED if name in wanted), tuple(name for name in PASSES if name in wanted))
+
+
+def counted_values(figures: Figures, selected: Int, positives: Int, pixels: Int) -> dict[str, Float]:
+    """Scores (B,) and curves (B, 256) of :data:`COUNTED`.
+
+    Args:
+        figures: which.
+        selected: (B, 2, 258) of ``histogram_scores.Scored``.
+        positives: (B,) pixels of foreground.
+        pixels: (B,) pixels.
+    """
+    fp, tp = selected[:, 0], selected[:, 1]
+    fn = positives[:, None] - tp
+    tn = (pixels - positives)[:, None] - fp
+    values: dict[str, Float] = {}
+    for name in figures.counted:
+        found = COUNTED[name](tp, fp, tn, fn)
+        values[f"{name}_curve"] = found[:, :256]
+        values[f"{name}_adaptive"], values[f"{name}_binary"] = found[:, 256], found[:, 257]
+    return values
