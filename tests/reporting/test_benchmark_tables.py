@@ -16,16 +16,12 @@ from rich.console import Console
 from tests.reporting.benchmark_entries import make
 
 from qefpn.benchmark.entries import Entry
-from qefpn.reporting.benchmark_tables import (
-    compare,
-    csv_benchmark,
-    json_benchmark,
-    latex_benchmark,
-    markdown_benchmark,
-    terminal_benchmark,
-)
+from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
 from qefpn.reporting.intervals import interval_table, sentences
+from qefpn.reporting.latex import latex
 from qefpn.reporting.published import load_published
+from qefpn.reporting.renderers import markdown, terminal
+from qefpn.reporting.tables import beside
 
 
 def entry(method: str, mae: float, max_f: float, *, scored: int = 10, dataset: str = "ECSSD") -> Entry:
@@ -41,8 +37,8 @@ ENTRIES = [
 
 
 def ranks(entries: list[Entry], key: str, published: bool = False) -> dict[str, int | None]:
-    (block,) = compare(entries, load_published() if published else None).blocks
-    return {line.method: line.figures[key].rank for line in block.lines if line.kind == "measured"}
+    (table,) = benchmark_tables(entries, load_published() if published else None)
+    return {row.label.rstrip("†"): row.cells[key].rank for row in table.rows if row.kind == "measured"}
 
 
 def test_ranks() -> None:
@@ -56,30 +52,30 @@ def test_published_figures_rank_only_on_the_whole_set() -> None:
     whole = [dataclasses.replace(one, expected=1000, pictures=one.pictures * 100) for one in ENTRIES[:2]]
     assert ranks(whole, "max_f", published=True) == {"a": None, "b": None}
     assert ranks(ENTRIES[:2], "max_f", published=True) == {"a": 1, "b": 2}
-    comparison = compare(ENTRIES[:2], load_published())
-    assert "official set has 1,000" in comparison.blocks[0].remarks[0]
+    (table,) = benchmark_tables(ENTRIES[:2], load_published())
+    assert "the official ECSSD has 1,000" in table.notes[0]
 
 
 def test_misprints_are_marked_and_rank_corrected() -> None:
     own = dataclasses.replace(entry("own", 0.5, 0.5, dataset="PASCAL-S"), expected=850)
-    comparison = compare([own], load_published())
-    line = next(one for one in comparison.blocks[0].lines if one.method == "F3Net")
-    assert line.figures["mae"].value == 0.064 and line.figures["mae"].note is not None
-    assert "F3Net's MAE on PASCAL-S is .062" in comparison.footnotes[line.figures["mae"].note - 1]
+    (table,) = benchmark_tables([own], load_published())
+    row = next(one for one in table.rows if one.label == "F3Net")
+    assert row.cells["mae"].value == 0.064 and row.cells["mae"].note in table.footnotes
+    assert "F3Net's MAE on PASCAL-S is .062" in row.cells["mae"].note
 
 
 def test_forms(tmp_path: Path) -> None:
     entries, _ = make(tmp_path)
-    comparison = compare(entries, load_published())
+    tables = benchmark_tables(entries, load_published())
     stream = io.StringIO()
-    Console(file=stream, width=110).print(terminal_benchmark(comparison))
+    Console(file=stream, width=110).print(terminal(tables))
     text = stream.getvalue()
     assert "sharp" in text and "A <i>&amp;</i> é†" in text and "1 of 6 maps are missing" in text
     assert all(len(line) <= 110 for line in text.splitlines())
 
-    markdown = markdown_benchmark(comparison)
-    assert "\\<i\\>" in markdown and "**" in markdown
-    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    text = markdown(tables)
+    assert "\\<i\\>" in text and "**" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows if "sharp" in line or "MAE" in line}) == 1
 
     table = list(csv.DictReader(io.StringIO(csv_benchmark(entries))))
@@ -92,7 +88,7 @@ def test_forms(tmp_path: Path) -> None:
 
 def test_latex_rows_have_one_length_and_marks(tmp_path: Path) -> None:
     entries, _ = make(tmp_path)
-    text = latex_benchmark(compare(entries, load_published()))
+    text = latex(beside(benchmark_tables(entries, load_published())), wide=True)
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
     assert r"\textcolor{red}" in text and r"$^\dagger$" in text and "&amp" not in text.replace(r"\&amp", "")
@@ -102,7 +98,7 @@ def test_latex_rows_have_one_length_and_marks(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: LaTeX is not compiled")
 def test_latex_compiles(tmp_path: Path) -> None:
     entries, _ = make(tmp_path)
-    body = latex_benchmark(compare(entries, load_published()))
+    body = latex(beside(benchmark_tables(entries, load_published())), wide=True)
     document = "\\documentclass[twocolumn]{article}\\usepackage{booktabs,graphicx,xcolor}\\begin{document}\n"
     (tmp_path / "t.tex").write_text(document + body + "\\end{document}\n", encoding="utf-8")
     done = subprocess.run(

@@ -28,17 +28,13 @@ from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, t
 from qefpn.experiments.runtime import console, progress_bar
 from qefpn.metrics import PROTOCOLS
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
-from qefpn.reporting.benchmark_tables import (
-    compare,
-    csv_benchmark,
-    json_benchmark,
-    latex_benchmark,
-    markdown_benchmark,
-    terminal_benchmark,
-)
+from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
 from qefpn.reporting.intervals import interval_table, sentences
+from qefpn.reporting.latex import latex
 from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.published import load_published
+from qefpn.reporting.renderers import markdown, terminal
+from qefpn.reporting.tables import beside
 from qefpn.text import one_line, open_text
 from qefpn.training.evaluation import write_json
 
@@ -187,9 +183,9 @@ def _more(names: Sequence[str]) -> str:
 
 def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path) -> None:
     """All outputs; the table goes to the terminal too."""
-    comparison = compare(entries, load_published() if options.published else None)
-    write_atomic(folder / "table.md", markdown_benchmark(comparison))
-    write_atomic(folder / "table.tex", latex_benchmark(comparison))
+    tables = benchmark_tables(entries, load_published() if options.published else None)
+    write_atomic(folder / "table.md", markdown(tables))
+    write_atomic(folder / "table.tex", latex(beside(tables), wide=True))
     write_atomic(folder / "table.csv", csv_benchmark(entries))
     write_json(folder / "results.json", json_benchmark(entries, options.protocol))
     rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
@@ -214,7 +210,7 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
     if options.page:
         write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published))
         written.append("leaderboard.html")
-    console().print(terminal_benchmark(comparison))
+    console().print(terminal(tables))
     for sentence in sentences(intervals):
         print(sentence)
     print(f"{folder.resolve()}: {', '.join(written)}")

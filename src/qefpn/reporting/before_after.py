@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qefpn.errors import UserError
-from qefpn.reporting.tables import METRICS, Metric
+from qefpn.reporting.tables import METRICS, Column, Table, text_table
 
 if TYPE_CHECKING:
     from qefpn.metrics.bootstrap import Interval
@@ -32,7 +32,7 @@ class Change:
     """
 
     dataset: str
-    metric: Metric
+    metric: Column
     before: float
     after: float
     interval: Interval
@@ -42,20 +42,16 @@ class Change:
         """ "better", "worse", or "not told apart" where the interval holds 0."""
         if self.interval.low <= 0 <= self.interval.high:
             return "not told apart"
-        return "better" if (self.interval.difference > 0) is not self.metric.lower_is_better else "worse"
+        return "better" if self.metric.beats(self.after, self.before) else "worse"
 
     def sentence(self) -> str:
         """The figure before and after, with the interval and the verdict."""
-        found = self.interval
+        found, text, signed = self.interval, self.metric.text, self.metric.signed
         return (
-            f"{self.dataset}, {self.metric.label}: {self.metric.text(self.before)} before, "
-            f"{self.metric.text(self.after)} after: {self.signed(found.difference)} (95 % interval "
-            f"{self.signed(found.low)} to {self.signed(found.high)}, {found.pictures} pictures): {self.verdict}"
+            f"{self.dataset}, {self.metric.label}: {text(self.before)} before, {text(self.after)} after: "
+            f"{signed(found.difference)} (95 % interval {signed(found.low)} to {signed(found.high)}, "
+            f"{found.pictures} pictures): {self.verdict}"
         )
-
-    def signed(self, value: float) -> str:
-        """A difference as the tables print it."""
-        return f"{value:+.{self.metric.digits}f}".replace("-", "−")
 
 
 def changes(directory: Path) -> list[Change]:
@@ -77,7 +73,7 @@ def compared(first: Path, second: Path) -> list[Change]:
 
 
 def _change(
-    dataset: str, metric: Metric, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+    dataset: str, metric: Column, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
 ) -> list[Change]:
     from qefpn.metrics.bootstrap import paired_bootstrap
 
@@ -90,6 +86,18 @@ def _change(
     both = [pair for pair in both if not math.isnan(sum(pair))]
     first, second = (math.fsum(values) / len(both) for values in zip(*both, strict=True))
     return [Change(dataset, metric, first, second, interval)]
+
+
+def change_table(every: Sequence[Change]) -> Table:
+    """A row a data set and figure."""
+    heads = ["Data set", "Metric", "Before", "After", "Difference", "95 % interval", "Pictures", "Verdict"]
+    rows = []
+    for one in every:
+        signed, found = one.metric.signed, one.interval
+        figures = [one.metric.text(one.before), one.metric.text(one.after), signed(found.difference)]
+        ends = f"{signed(found.low)} to {signed(found.high)}"
+        rows.append([one.dataset, one.metric.head, *figures, ends, f"{found.pictures:,}", one.verdict])
+    return text_table("changes", "Before and after", heads, rows, left=("Metric",))
 
 
 def sentences(directory: Path, key: str = "weighted_f") -> list[str]:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from qefpn.benchmark.attributes import SCORES
 from qefpn.benchmark.entries import Entry
 from qefpn.metrics.bootstrap import paired_bootstrap
-from qefpn.reporting.tables import METRICS, finite
-
-_BY_KEY = {metric.key: metric for metric in METRICS}
+from qefpn.reporting.tables import finite, metric
 
 
 def interval_table(entries: Sequence[Entry], resamples: int, seed: int = 0) -> list[dict[str, str | int | float]]:
@@ -59,8 +57,8 @@ def best_entry(entries: Sequence[Entry], key: str) -> Entry | None:
     ]
     if not rated:
         return None
-    choose = min if _BY_KEY[key].lower_is_better else max
-    return choose(rated, key=lambda one: one[0])[1]
+    best = metric(key).best(value for value, _ in rated)
+    return next(entry for value, entry in rated if value == best)
 
 
 def _defined(entry: Entry, key: str) -> set[str]:
@@ -77,7 +75,7 @@ def sentences(rows: Sequence[dict[str, str | int | float]], key: str = "weighted
         row = min(own, key=lambda one: abs(float(one["difference"])))
         clear = float(row["low"]) > 0 or float(row["high"]) < 0
         out.append(
-            f"{dataset}, {_BY_KEY[key].label}: {row['method']} minus {row['best']} is {float(row['difference']):+.3f}, "
+            f"{dataset}, {metric(key).label}: {row['method']} minus {row['best']} is {float(row['difference']):+.3f}, "
             f"95 % interval {float(row['low']):+.3f} to {float(row['high']):+.3f} over {row['pictures']} pictures: "
             + ("told apart" if clear else "not told apart")
         )
