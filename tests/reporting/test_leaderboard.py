@@ -131,10 +131,11 @@ def test_the_figures_of_every_method(page: Path, results: Results) -> None:
         f = points(text, entry.dataset, "F-measure over the threshold", entry.method)
         pr = points(text, entry.dataset, "Precision over recall", entry.method)
         own = [e for e in results[0] if e.dataset == entry.dataset]
-        floor, left = axis_floor(e.f_curve for e in own), axis_floor(e.recall for e in own)
+        floor, low, left = (axis_floor(getattr(e, key) for e in own) for key in ("f_curve", "precision", "recall"))
+        on_axes = (np.array(entry.precision) >= low) & (np.array(entry.recall) >= left)
         for drawn, x, y, inside in (
             (f / (255, 1), np.arange(255, -1, -1) / 255, entry.f_curve, np.array(entry.f_curve) >= floor),
-            (pr, entry.recall, entry.precision, np.array(entry.recall) >= left),
+            (pr, entry.recall, entry.precision, on_axes),
         ):  # every point that is on the axes is drawn, where it is
             wanted = np.stack([x, y], 1)[inside]
             assert len(wanted) > 100
