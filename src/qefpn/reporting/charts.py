@@ -187,7 +187,7 @@ def line_chart(
     if not drawn:
         return ""
     named: dict[str, Style] = {}
-    with new_figure(5.4, 3.0, salt=identifier) as figure:
+    with new_figure(4.5, 2.8, salt=identifier) as figure:
         axes = figure.add_subplot()
         for index, (one, points) in enumerate(drawn):
             number = index if one.colour is None else one.colour
