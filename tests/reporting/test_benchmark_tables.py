@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from tests.reporting.benchmark_entries import make
 
 from qefpn.benchmark.entries import Entry
 from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
-from qefpn.reporting.intervals import interval_table, sentences
+from qefpn.reporting.intervals import interval_table, rank_sentences, rank_table, sentences
 from qefpn.reporting.latex import latex
 from qefpn.reporting.published import load_published
 from qefpn.reporting.renderers import markdown, terminal
@@ -107,19 +108,19 @@ def test_latex_compiles(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
+def method(name: str, shift: float, seed: int = 0) -> Entry:
+    """A method on 80 pictures, of which each is as hard for all methods."""
+    base = np.random.default_rng(1).random(80)
+    noise = np.random.default_rng([seed, *name.encode()]).normal(0, 0.02, 80)
+    rows = [
+        {"name": str(i), "weighted_f": float(base[i] + shift + noise[i]), "mae": math.nan, "mean_f": 0.0,
+         "s_measure": 0.0, "e_measure": 0.0} for i in range(80)
+    ]  # fmt: skip
+    scores = {"weighted_f": float(np.mean([row["weighted_f"] for row in rows]))}
+    return Entry(name, "X", scores, [], [], [], rows, 80, [], [], [], {}, {})
+
+
 def test_intervals() -> None:
-    rng = np.random.default_rng(0)
-
-    def method(name: str, shift: float) -> Entry:
-        base = np.random.default_rng(1).random(80)
-        noise = rng.normal(0, 0.02, 80)
-        rows = [
-            {"name": str(i), "weighted_f": float(base[i] + shift + noise[i]), "mae": math.nan, "mean_f": 0.0,
-             "s_measure": 0.0, "e_measure": 0.0} for i in range(80)
-        ]  # fmt: skip
-        scores = {"weighted_f": float(np.mean([row["weighted_f"] for row in rows]))}
-        return Entry(name, "X", scores, [], [], [], rows, 80, [], [], [], {}, {})
-
     rows = interval_table([method("good", 0.1), method("bad", 0.0)], 1000)
     (row,) = [row for row in rows if row["metric"] == "weighted_f"]
     assert (row["method"], row["best"], row["pictures"]) == ("bad", "good", 80)
@@ -127,3 +128,45 @@ def test_intervals() -> None:
     assert "told apart" in sentences(rows)[0] and "not" not in sentences(rows)[0]
     assert interval_table([method("good", 0.1)], 1000) == []
     assert interval_table([method("good", 0.1), method("bad", 0.0)], 0) == []
+
+
+def test_false_discoveries_are_controlled_over_methods() -> None:
+    entries = [method("best", 0.1), *(method(f"m{i}", 0.1 - 0.0008 * i) for i in range(12))]
+    rows = interval_table(entries, 500)
+    assert len(rows) == 12 and len({row["best"] for row in rows}) == 1
+    p = sorted(row["p_value"] for row in rows)
+    # Benjamini and Hochberg, by hand: the smallest p·m/k of this and all larger p
+    q = [min(p[k] * 12 / (k + 1) for k in range(i, 12)) for i in range(12)]
+    assert sorted(row["q_value"] for row in rows) == pytest.approx([min(1, one) for one in q])
+    assert all(row["q_value"] >= row["p_value"] for row in rows)
+
+
+def test_among_equal_methods_no_rank_is_told_apart_more_often_than_is_said() -> None:
+    told = 0
+    for seed in range(60):
+        rows = rank_table([method(f"m{i}", 0.0, seed) for i in range(4)], 200, seed)
+        assert [row["rank"] for row in rows] == [1, 2, 3]
+        told += any(row["apart"] for row in rows)
+    assert told <= 12  # ranks are sorted by what was drawn: some are told, but few
+
+
+def test_ranks_in_a_sentence() -> None:
+    entries = [method("near", 0.099), method("far", -0.3), method("first", 0.1), method("last", -0.6)]
+    rows = rank_table(entries, 500)
+    by_value = sorted(entries, key=lambda entry: -entry.scores["weighted_f"])
+    assert [row["method"] for row in rows] == [entry.method for entry in by_value[:-1]]
+    for row, (a, b) in zip(rows, itertools.pairwise(by_value), strict=True):
+        assert row["difference"] == pytest.approx(a.scores["weighted_f"] - b.scores["weighted_f"])
+        assert row["low"] < row["difference"] < row["high"]
+    assert [row["apart"] for row in rows] == [False, True, True]
+    (sentence,) = rank_sentences(rows)
+    assert f"{by_value[0].method}, {by_value[1].method} | far | last (2 of 3" in sentence
+    assert rank_table(entries, 0) == [] and rank_table(entries[:1], 500) == []
+
+
+def test_a_method_with_missing_maps_has_a_place_in_no_order() -> None:
+    part = dataclasses.replace(method("part", 0.2), expected=90)
+    rows = interval_table([method("good", 0.1), method("bad", 0.0), part], 300)
+    (row,) = [row for row in rows if row["method"] == "part"]
+    assert row["best"] == "good" and row["q_value"] == "" and row["difference"] > 0
+    assert {row["method"] for row in rank_table([method("good", 0.1), method("bad", 0.0), part], 300)} == {"good"}

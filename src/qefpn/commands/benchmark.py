@@ -29,7 +29,7 @@ from qefpn.experiments.runtime import console, progress_bar
 from qefpn.metrics import PROTOCOLS
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
 from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
-from qefpn.reporting.intervals import interval_table, sentences
+from qefpn.reporting.intervals import figure_table, interval_table, rank_sentences, rank_table, sentences
 from qefpn.reporting.latex import latex
 from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.published import load_published
@@ -132,7 +132,7 @@ def score(options: DictConfig, folders: Sequence[MapFolder], pairs: dict[str, Se
         with progress_bar() as progress:
             found = score_folders(
                 folders, pairs, protocol=options.protocol, cache=cache, workers=options.workers,
-                progress=Reporter(progress),
+                progress=Reporter(progress), resamples=int(options.resamples),
             )  # fmt: skip
     finally:
         cache.close()
@@ -195,10 +195,12 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
     if options.attributes:
         _write_rows(folder / "attributes.csv", attribute_table(scored, pairs))
         written.append("attributes.csv")
-    intervals = interval_table(entries, int(options.resamples))
-    if intervals:
-        _write_rows(folder / "intervals.csv", intervals)
-        written.append("intervals.csv")
+    resamples = int(options.resamples)
+    intervals, ranks = interval_table(entries, resamples), rank_table(entries, resamples)
+    for name, rows_of in (("intervals.csv", intervals), ("ranks.csv", ranks), ("figures.csv", figure_table(scored))):
+        if rows_of:
+            _write_rows(folder / name, rows_of)
+            written.append(name)
     if options.figures:
         written += [path.name for path in draw_curves(scored, folder)]
         shown = {name: of for name, of in pairs.items() if any(pair.image for pair in of)}
@@ -211,8 +213,8 @@ def write(options: DictConfig, entries: Sequence[Entry], pairs: dict[str, Sequen
         write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published))
         written.append("leaderboard.html")
     console().print(terminal(tables))
-    for sentence in sentences(intervals):
-        print(sentence)
+    for sentence in [*sentences(intervals), *rank_sentences(ranks)]:
+        print(one_line(sentence))
     print(f"{folder.resolve()}: {', '.join(written)}")
 
 
