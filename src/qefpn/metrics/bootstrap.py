@@ -298,38 +298,37 @@ def set_figures(
     Returns:
         by the names of metrics.json; of a curve its maximum and its mean. A figure that no picture has is left out.
     """
-    pictures = counts.shape[1]
-    every = np.ones(pictures, np.bool_) if seen is None else seen
+    every = np.ones(counts.shape[1], np.bool_) if seen is None else seen
     out = {}
-    for name, given in scores.items():
-        values = np.asarray(given, np.float64)
-        there = ~np.isnan(values) & (every if name == "mean_f" else True)
-        if there.any():
-            held = np.stack([np.where(there, values, 0.0), there], 1)
-            total, number = held.sum(axis=0)
-            with np.errstate(invalid="ignore", divide="ignore"):  # a resample of none that has the score
-                draws = np.divide(*_sums(counts, held).T)
-                without = np.divide(*(np.array([total, number]) - held).T)
-            out[name] = Resampled(total / number, _known(draws, total / number), _known(without, total / number))
-    if curves and every.any():
+    if scores:
+        values = np.array([scores[name] for name in scores], np.float64).T
+        there = ~np.isnan(values) & np.array([every if name == "mean_f" else every | True for name in scores]).T
+        held, number = np.where(there, values, 0.0), there.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample of none that has the score
+            draws = _sums(counts, held) / _sums(counts, there.astype(np.float64))
+            without = (held.sum(axis=0) - held) / (number - there)
+            means = held.sum(axis=0) / number
+        for k, name in enumerate(scores):
+            if number[k]:
+                known = [np.where(np.isfinite(one[:, k]), one[:, k], means[k]) for one in (draws, without)]
+                out[name] = Resampled(float(means[k]), known[0], known[1])
+    needed = [name for name in curves if name not in (("f_curve",) if curve_of_means else ("precision", "recall"))]
+    if needed and every.any():
         counted = every.astype(np.float32)[:, None]
-        number_drawn, number_left = np.maximum(_sums(counts, counted), 1), np.maximum(counted.sum() - counted, 1)
-        kinds: tuple[dict[str, npt.NDArray[Any]], ...] = ({}, {}, {})
-        for name, given in curves.items():
-            rows = np.asarray(given, np.float32) * counted
-            whole = rows.sum(axis=0, dtype=np.float64)
-            kinds[0][name], kinds[1][name] = whole / counted.sum(), _sums(counts, rows) / number_drawn
-            kinds[2][name] = (whole - rows) / number_left
-        value, draws_of, without_of = (_of_curves(means, curve_of_means) for means in kinds)
+        rows = np.concatenate([np.asarray(curves[name], np.float32) for name in needed], axis=1) * counted
+        whole = rows.sum(axis=0, dtype=np.float64)
+        kinds = (
+            whole / counted.sum(),
+            _sums(counts, rows) / np.maximum(_sums(counts, counted), 1),
+            (whole - rows) / np.maximum(counted.sum() - counted, 1),
+        )
+        split = [dict(zip(needed, np.split(one, len(needed), axis=-1), strict=True)) for one in kinds]
+        value, draws_of, without_of = (_of_curves(one, curve_of_means) for one in split)
         out |= {
             name: Resampled(float(value[name]), draws_of[name], without_of[name], peak="max" in name.split("_"))
             for name in value
         }
     return out
-
-
-def _known(values: Float, otherwise: float) -> Float:
-    return np.asarray(np.where(np.isfinite(values), values, otherwise))
 
 
 def _of_curves(means: Mapping[str, npt.NDArray[Any]], curve_of_means: bool) -> dict[str, Any]:
