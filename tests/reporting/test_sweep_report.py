@@ -93,6 +93,17 @@ def test_the_table_as_it_is_printed(tmp_path: Path) -> None:
     assert not any(cell.best for cell in found["Equilibrium (paper)"])
 
 
+def test_every_figure_of_every_run_is_in_one_frame(tmp_path: Path) -> None:
+    frame = build_report(write_solver_sweep(tmp_path / "sweep"), load_published()).frame
+    assert list(frame.columns) == ["source", "method", "set", "picture", "seed", "metric", "value"]
+    own = frame[(frame["metric"] == "mae") & (frame["picture"] == "")]
+    assert len(own) == 15 and set(own["set"]) == {"SYN-TE"} and set(own["seed"]) == {0, 1, 2}
+    means = own.groupby("method")["value"].mean()
+    for name, levels in SOLVER.items():
+        expected = statistics.mean(figures(level)["mae"] for level in levels)
+        assert means[name.replace("_", " ")] == pytest.approx(expected, abs=1e-12)
+
+
 def test_notes_say_where_a_difference_is_smaller_than_the_spread(tmp_path: Path) -> None:
     report = build_report(write_solver_sweep(tmp_path / "sweep"), load_published())
     notes = " ".join(report.blocks[0].table.notes)

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from qefpn.reporting.frames import run_records, tidy
 from qefpn.reporting.published import Published, canonical
 from qefpn.reporting.renderers import csv_text
 from qefpn.reporting.results import lookup
@@ -16,6 +17,9 @@ from qefpn.reporting.sweep_rows import Section, SweepRow, group_runs, paper_name
 from qefpn.reporting.sweep_runs import SweepRun, read_sweep
 from qefpn.reporting.sweep_statistics import Stat, differences, stat, within_spread
 from qefpn.reporting.tables import DASH, METRICS, Cell, Column, Row, Table, finite, text_table
+
+if TYPE_CHECKING:
+    import pandas
 
 EXPLAINED = (
     "Ours are mean ± standard deviation (n − 1) over n seeds. Bold: the best, as printed, of ours and of the paper's "
@@ -47,6 +51,12 @@ class SweepReport:
     remarks: list[str]
     runs: list[SweepRun]
     source: str = ""
+
+    @property
+    def frame(self) -> pandas.DataFrame:
+        """Every figure of every run that counts, as `frames.COLUMNS` has it: ``method`` is its row."""
+        counted = [(row.label, run) for section in self.sections for row in section.rows for run in row.runs]
+        return tidy(one for label, run in counted if run.results for one in run_records(run.results, label, run.name))
 
     @property
     def left_out_table(self) -> Table:
