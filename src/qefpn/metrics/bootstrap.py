@@ -7,7 +7,7 @@ methods under the same W are compared picture by picture.
 Intervals are percentile intervals, but that of the maximum of a mean curve. It is not linear in the pictures: a
 resample's curve has a noisy peak, so that its maximum lies above the set's own more often than below. There the
 interval is BCa (Efron 1987), which corrects for that bias, and for the skewness that leaving out each picture shows.
-Of 400 sets of 100 pictures of PASCAL-S, 94.3 % of the BCa intervals of max F held that of all pictures, and 91.5 % of the
+Of 400 sets of 100 pictures of PASCAL-S, 94.3 % of the BCa intervals of max F held that of all pictures, 91.5 % of the
 percentile ones; of the difference of two methods 88.5 % and 92.5 %: the bias cancels there, and percentiles stay.
 """
 

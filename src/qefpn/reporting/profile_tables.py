@@ -12,7 +12,6 @@ from qefpn.reporting.published import Published
 from qefpn.reporting.renderers import csv_text, markdown, plain_markdown
 from qefpn.reporting.tables import DASH, Cell, Column, Row, Table, text_table
 
-STAGES = ("backbone", "neck and fusion", "f_theta", "decoder and heads")
 _STAGES = ("backbone", "neck and fusion", "one evaluation", "f_theta", "solver", "decoder and heads", "total")
 _PASSES = {"backbone": "bare backbone", "forward": "forward", "training": "training step"}
 
