@@ -14,7 +14,9 @@ from tests.metrics.maps import pairs
 from qefpn.errors import UserError
 from qefpn.metrics import bootstrap, bootstrap_interval, combine, get_protocol, paired_bootstrap, saliency_scores
 from qefpn.metrics.bootstrap import Resampled, resample_counts, set_figures
-from qefpn.metrics.scores import CURVES, SCORES
+
+CURVES = ("precision", "recall", "f_curve", "e_curve")
+SCORES = ("mae", "mean_f", "weighted_f", "s_measure", "e_measure", "binary_ratio")
 
 
 def records(values: Any) -> list[dict[str, Any]]:
