@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -52,11 +53,32 @@ def test_every_output(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {path.name for path in (place / "out").iterdir()}
     assert names >= {
         "table.md", "table.tex", "table.csv", "results.json", "scores.csv", "attributes.csv", "intervals.csv",
-        "curves.png", "curves.svg", "curves.pdf", "grid.png", "leaderboard.html", "findings.txt",
+        "curves.png", "curves.svg", "curves.pdf", "grid.png", "leaderboard.html", "findings.txt", "ranks.csv",
+        "figures.csv",
     }  # fmt: skip
     printed = capsys.readouterr().out
     assert "2 on own: 1 without a map: 5" in printed and "2†" in printed
     assert table(place)["2", "own"]["complete"] == "False"
+    assert re.search(r"ECSSD, ranks by max F: 0[ |,]+[12]", printed) and "told apart" in printed
+
+
+def test_intervals_of_every_figure(place: Path) -> None:
+    run(place, *QUICK[:-1], "resamples=300")
+    figures, ranks, differences = (
+        list(csv.DictReader((place / "out" / name).open(newline="")))
+        for name in ("figures.csv", "ranks.csv", "intervals.csv")
+    )
+    found = table(place)
+    keys = {row["metric"] for row in figures}
+    assert keys >= {"mae", "mean_f", "weighted_f", "max_f", "mean_curve_f", "s_measure", "e_measure", "max_e", "mean_e"}
+    for row in figures:
+        assert float(row["value"]) == float(found[row["method"], row["dataset"]][row["metric"]])
+        assert float(row["low"]) <= float(row["value"]) + 1e-6 and float(row["high"]) >= float(row["value"]) - 1e-6
+        assert row["interval"] == ("BCa" if row["metric"].startswith("max_") else "percentile")
+    # of three whole methods there are two ranks to tell, of two and a part one
+    assert sum(row["metric"] == "max_f" for row in ranks) == 2 + 1
+    assert {row["method"] for row in differences if row["metric"] == "max_f" and row["dataset"] == "own"} == {"1"}
+    assert {row["method"] for row in differences if row["metric"] == "mae" and row["dataset"] == "own"} == {"1", "2"}
 
 
 @pytest.mark.parametrize("protocol", ["f3net", "pysod"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ from scipy import stats
 from tests.metrics.maps import pairs
 
 from qefpn.errors import UserError
-from qefpn.metrics import bootstrap, bootstrap_interval, paired_bootstrap, saliency_scores
+from qefpn.metrics import bootstrap, bootstrap_interval, combine, get_protocol, paired_bootstrap, saliency_scores
+from qefpn.metrics.bootstrap import Resampled, resample_counts, set_figures
+
+CURVES = ("precision", "recall", "f_curve", "e_curve")
+SCORES = ("mae", "mean_f", "weighted_f", "s_measure", "e_measure", "binary_ratio")
 
 
 def records(values: Any) -> list[dict[str, Any]]:
@@ -141,3 +146,95 @@ def test_a_mistake_is_one_clear_line(call: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         call(records([0.1, 0.2]))
     assert "\n" not in str(caught.value)
+
+
+# ---- every figure of a set under one matrix of counts --------------------------------------------------------------
+
+
+def scored(number: int, protocol: str, seed: int, noise: float = 40) -> list[dict[str, Any]]:
+    """Records with curves of maps that are their masks, blurred and noisy; two of them blank."""
+    rng = np.random.default_rng(seed)
+    names, _, masks = zip(*pairs(number, seed=60), strict=True)
+    maps = [np.clip(0.7 * mask + 30 + rng.normal(0, noise, mask.shape), 0, 255).astype(np.uint8) for mask in masks]
+    maps[0][:], maps[1][:] = 0, 0
+    named = [f"{i:03}" for i in range(len(names))]
+    found: list[dict[str, Any]] = saliency_scores(maps, masks, protocol, names=named, curves=True)
+    return found
+
+
+def resampled(records: list[dict[str, Any]], counts: Any, protocol: str) -> dict[str, Resampled]:
+    scores = {name: [record[name] for record in records] for name in SCORES}
+    curves = {name: np.array([record[name] for record in records]) for name in CURVES}
+    return set_figures(scores, curves, counts, curve_of_means=get_protocol(protocol).curve_of_means)
+
+
+@pytest.mark.parametrize("protocol", ["f3net", "pysod"])
+def test_a_resample_is_the_set_of_the_pictures_that_were_drawn(protocol: str) -> None:
+    records = scored(25, protocol, 61)
+    counts = resample_counts(25, 6, seed=1)
+    assert counts.sum(axis=1).tolist() == [25] * 6
+    found = resampled(records, counts, protocol)
+    assert {*found} >= {*SCORES, "max_f", "mean_curve_f", "max_e", "mean_e"}
+    whole = combine(records, protocol)
+    for key, figure in found.items():
+        assert figure.value == pytest.approx(whole[key], rel=1e-6)
+        assert figure.peak == key.startswith("max_")
+    for draw, row in enumerate(counts):
+        drawn = combine([record for record, times in zip(records, row, strict=True) for _ in range(times)], protocol)
+        assert {key: figure.draws[draw] for key, figure in found.items()} == pytest.approx(
+            {key: drawn[key] for key in found}, rel=1e-5
+        )
+    for left in (0, 7):
+        others = combine([record for i, record in enumerate(records) if i != left], protocol)
+        assert {key: figure.without[left] for key, figure in found.items()} == pytest.approx(
+            {key: others[key] for key in found}, rel=1e-5
+        )
+
+
+def max_f_of(records: list[dict[str, Any]]) -> Any:
+    """scipy's statistic: the max F (pysod) of the pictures with these numbers."""
+    curves = np.array([record["f_curve"] for record in records])
+    return lambda drawn, axis=-1: curves[drawn.astype(int)].mean(axis=-2).max(axis=-1)
+
+
+def test_the_interval_of_a_maximum_is_scipys_bca_and_not_the_percentile_one() -> None:
+    records = scored(40, "pysod", 62)
+    found = resampled(records, resample_counts(40, 5000), "pysod")["max_f"]
+    theirs = stats.bootstrap(  # of the same draws; it leaves out each picture itself
+        (np.arange(40),), max_f_of(records), n_resamples=0, method="BCa", vectorized=True,
+        bootstrap_result=SimpleNamespace(bootstrap_distribution=found.draws),
+    )  # fmt: skip
+    assert found.interval() == pytest.approx(tuple(theirs.confidence_interval), abs=1e-6)
+    # why: the peak of a resample's noisy curve lies above the set's own more often than below
+    assert np.mean(found.draws > found.value) > 0.51
+    assert found.interval() != pytest.approx(tuple(np.quantile(found.draws, [0.025, 0.975])), abs=1e-3)
+
+
+def test_the_difference_of_two_maxima_is_scipys_paired_one() -> None:
+    first, second = scored(40, "pysod", 64), scored(40, "pysod", 65, noise=55)
+    counts = resample_counts(40, 10_000)
+    found = resampled(first, counts, "pysod")["max_f"].minus(resampled(second, counts, "pysod")["max_f"])
+    one, two = max_f_of(first), max_f_of(second)
+    theirs = stats.bootstrap(
+        (np.arange(40), np.arange(40)), lambda a, b, axis=-1: one(a) - two(b), paired=True, n_resamples=10_000,
+        method="percentile", batch=500, vectorized=True, rng=np.random.default_rng(66),
+    )  # fmt: skip
+    assert not found.peak
+    low, high = found.interval()
+    assert low == pytest.approx(theirs.confidence_interval.low, abs=0.1 * theirs.standard_error)
+    assert high == pytest.approx(theirs.confidence_interval.high, abs=0.1 * theirs.standard_error)
+    assert (found.p_value() < 0.05) == (low > 0 or high < 0)
+
+
+def test_pictures_that_do_not_count_are_left_out_of_curves() -> None:
+    records = scored(20, "pysod", 68)
+    counts = resample_counts(20, 50)
+    seen = np.arange(20) >= 5
+    scores = {name: [record[name] for record in records] for name in SCORES}
+    curves = {name: np.array([record[name] for record in records]) for name in CURVES}
+    found = set_figures(scores, curves, counts, curve_of_means=False, seen=seen)
+    part = combine(records[5:], "pysod")
+    assert found["max_f"].value == pytest.approx(part["max_f"], rel=1e-6)
+    assert found["mean_f"].value == pytest.approx(part["mean_f"], rel=1e-12)
+    assert found["mae"].value == pytest.approx(combine(records, "pysod")["mae"], rel=1e-12)
+    assert np.isfinite(found["max_f"].draws).all()

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from qefpn.reporting.analysis_figures import MOST_POINTS, Convergence, draw_convergence, draw_depth, sampled
 from qefpn.reporting.analysis_tables import convergence_summary, convergence_table, depth_table
+from qefpn.reporting.renderers import terminal
+from qefpn.reporting.tables import Table
 
 SHARES = {"first": 0.25, "second": 0.75}
 
@@ -116,9 +118,9 @@ def test_summary_by_hand() -> None:
     assert found["distance_median"] == pytest.approx(0.2)
 
 
-def printed(table: object) -> str:
+def printed(table: Table) -> str:
     console = Console(file=io.StringIO(), width=120)
-    console.print(table)
+    console.print(terminal(table))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,14 +15,8 @@ from qefpn.benchmark.entries import Entry
 from qefpn.data.layouts import Pair
 from qefpn.errors import UserError
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
-from qefpn.reporting.comparison import (
-    COLOURS,
-    DASHES,
-    axis_floor,
-    choose_pictures,
-    method_styles,
-    read_looks,
-)
+from qefpn.reporting.charts import COLOURS, DASHES, axis_floor, method_styles
+from qefpn.reporting.pictures import choose, picture_scores, read_looks
 
 Results = tuple[list[Entry], dict[str, list[Pair]]]
 
@@ -73,34 +68,34 @@ def test_axis_floor() -> None:
     assert axis_floor([]) == 0.0 and axis_floor([[float("nan")]]) == 0.0
 
 
-def pictures(results: Results, scores: dict[str, list[float]], key: str = "weighted_f") -> list[Entry]:
-    """One entry a method with these scores of pictures 0, 1, ..."""
+def pictures(results: Results, scores: dict[str, list[float]], key: str = "weighted_f") -> list[Any]:
+    """One table a method with these scores of pictures 0, 1, ..."""
     first = results[0][0]
     return [
-        dataclasses.replace(first, method=method, pictures=[{"name": f"{i}", key: v} for i, v in enumerate(values)])
-        for method, values in scores.items()
+        picture_scores(dataclasses.replace(first, pictures=[{"name": f"{i}", key: v} for i, v in enumerate(values)]))
+        for values in scores.values()
     ]
 
 
 def test_pictures_are_chosen_in_turn(results: Results) -> None:
     entries = pictures(results, {"a": [0.1, 0.5, 0.9, 0.6, 0.6, 0.6], "b": [0.1, 0.5, 0.9, 0.6, 0.1, 0.5]})
-    chosen = choose_pictures(entries, "ECSSD", 6)
+    chosen = choose(entries, 6)
     assert [(one.name, one.why) for one in chosen[:3]] == [("4", "differ"), ("0", "worst"), ("2", "best")]
     assert chosen[0].spread == pytest.approx(0.5) and chosen[0].mean == pytest.approx(0.35)
     assert sorted(one.name for one in chosen) == list("012345")
-    assert [one.name for one in choose_pictures(entries, "ECSSD", 9, why=("differ",))] == ["4", "5"]
-    assert choose_pictures(entries, "no such set", 3) == []
+    assert [one.name for one in choose(entries, 9, why=("differ",))] == ["4", "5"]
+    assert choose([], 3) == []
 
 
 def test_for_mae_low_is_best_and_undefined_scores_rank_nothing(results: Results) -> None:
     entries = pictures(results, {"a": [0.1, 0.9, float("nan")]}, "mae")
-    chosen = choose_pictures(entries, "ECSSD", 5)
+    chosen = choose(entries, 5)
     assert [(one.name, one.why) for one in chosen] == [("1", "worst"), ("0", "best")]
 
 
 def test_pictures_that_a_method_lacks_do_not_win(results: Results) -> None:
     entries = pictures(results, {"a": [0.5, 0.5, 1.0], "b": [0.5, 0.6]})
-    assert {one.name for one in choose_pictures(entries, "ECSSD", 9)} == {"0", "1"}
+    assert {one.name for one in choose(entries, 9)} == {"0", "1"}
 
 
 def test_maps_are_read_at_the_size_of_their_mask(results: Results, tmp_path: Path) -> None:

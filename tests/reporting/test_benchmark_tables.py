@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import shutil
 import subprocess
@@ -16,16 +17,12 @@ from rich.console import Console
 from tests.reporting.benchmark_entries import make
 
 from qefpn.benchmark.entries import Entry
-from qefpn.reporting.benchmark_tables import (
-    compare,
-    csv_benchmark,
-    json_benchmark,
-    latex_benchmark,
-    markdown_benchmark,
-    terminal_benchmark,
-)
-from qefpn.reporting.intervals import interval_table, sentences
+from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
+from qefpn.reporting.intervals import interval_table, rank_sentences, rank_table, sentences
+from qefpn.reporting.latex import latex
 from qefpn.reporting.published import load_published
+from qefpn.reporting.renderers import markdown, terminal
+from qefpn.reporting.tables import beside
 
 
 def entry(method: str, mae: float, max_f: float, *, scored: int = 10, dataset: str = "ECSSD") -> Entry:
@@ -41,8 +38,8 @@ ENTRIES = [
 
 
 def ranks(entries: list[Entry], key: str, published: bool = False) -> dict[str, int | None]:
-    (block,) = compare(entries, load_published() if published else None).blocks
-    return {line.method: line.figures[key].rank for line in block.lines if line.kind == "measured"}
+    (table,) = benchmark_tables(entries, load_published() if published else None)
+    return {row.label.rstrip("†"): row.cells[key].rank for row in table.rows if row.kind == "measured"}
 
 
 def test_ranks() -> None:
@@ -56,30 +53,30 @@ def test_published_figures_rank_only_on_the_whole_set() -> None:
     whole = [dataclasses.replace(one, expected=1000, pictures=one.pictures * 100) for one in ENTRIES[:2]]
     assert ranks(whole, "max_f", published=True) == {"a": None, "b": None}
     assert ranks(ENTRIES[:2], "max_f", published=True) == {"a": 1, "b": 2}
-    comparison = compare(ENTRIES[:2], load_published())
-    assert "official set has 1,000" in comparison.blocks[0].remarks[0]
+    (table,) = benchmark_tables(ENTRIES[:2], load_published())
+    assert "the official ECSSD has 1,000" in table.notes[0]
 
 
 def test_misprints_are_marked_and_rank_corrected() -> None:
     own = dataclasses.replace(entry("own", 0.5, 0.5, dataset="DUTS-TE"), expected=5019)
-    comparison = compare([own], load_published())
-    line = next(one for one in comparison.blocks[0].lines if one.method == "F3Net")
-    assert line.figures["mean_f"].value == 0.791 and line.figures["mean_f"].note is not None
-    assert "F3Net's own paper has .840" in comparison.footnotes[line.figures["mean_f"].note - 1]
+    (table,) = benchmark_tables([own], load_published())
+    row = next(one for one in table.rows if one.label == "F3Net")
+    assert row.cells["mean_f"].value == 0.791 and row.cells["mean_f"].note in table.footnotes
+    assert "F3Net's own paper has .840" in row.cells["mean_f"].note
 
 
 def test_forms(tmp_path: Path) -> None:
     entries, _ = make(tmp_path)
-    comparison = compare(entries, load_published())
+    tables = benchmark_tables(entries, load_published())
     stream = io.StringIO()
-    Console(file=stream, width=110).print(terminal_benchmark(comparison))
+    Console(file=stream, width=110).print(terminal(tables))
     text = stream.getvalue()
     assert "sharp" in text and "A <i>&amp;</i> é†" in text and "1 of 6 maps are missing" in text
     assert all(len(line) <= 110 for line in text.splitlines())
 
-    markdown = markdown_benchmark(comparison)
-    assert "\\<i\\>" in markdown and "**" in markdown
-    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    text = markdown(tables)
+    assert "\\<i\\>" in text and "**" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows if "sharp" in line or "MAE" in line}) == 1
 
     table = list(csv.DictReader(io.StringIO(csv_benchmark(entries))))
@@ -92,7 +89,7 @@ def test_forms(tmp_path: Path) -> None:
 
 def test_latex_rows_have_one_length_and_marks(tmp_path: Path) -> None:
     entries, _ = make(tmp_path)
-    text = latex_benchmark(compare(entries, load_published()))
+    text = latex(beside(benchmark_tables(entries, load_published())), wide=True)
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
     assert r"\textcolor{red}" in text and r"$^\dagger$" in text and "&amp" not in text.replace(r"\&amp", "")
@@ -102,7 +99,7 @@ def test_latex_rows_have_one_length_and_marks(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: LaTeX is not compiled")
 def test_latex_compiles(tmp_path: Path) -> None:
     entries, _ = make(tmp_path)
-    body = latex_benchmark(compare(entries, load_published()))
+    body = latex(beside(benchmark_tables(entries, load_published())), wide=True)
     document = "\\documentclass[twocolumn]{article}\\usepackage{booktabs,graphicx,xcolor}\\begin{document}\n"
     (tmp_path / "t.tex").write_text(document + body + "\\end{document}\n", encoding="utf-8")
     done = subprocess.run(
@@ -111,19 +108,19 @@ def test_latex_compiles(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
+def method(name: str, shift: float, seed: int = 0) -> Entry:
+    """A method on 80 pictures, of which each is as hard for all methods."""
+    base = np.random.default_rng(1).random(80)
+    noise = np.random.default_rng([seed, *name.encode()]).normal(0, 0.02, 80)
+    rows = [
+        {"name": str(i), "weighted_f": float(base[i] + shift + noise[i]), "mae": math.nan, "mean_f": 0.0,
+         "s_measure": 0.0, "e_measure": 0.0} for i in range(80)
+    ]  # fmt: skip
+    scores = {"weighted_f": float(np.mean([row["weighted_f"] for row in rows]))}
+    return Entry(name, "X", scores, [], [], [], rows, 80, [], [], [], {}, {})
+
+
 def test_intervals() -> None:
-    rng = np.random.default_rng(0)
-
-    def method(name: str, shift: float) -> Entry:
-        base = np.random.default_rng(1).random(80)
-        noise = rng.normal(0, 0.02, 80)
-        rows = [
-            {"name": str(i), "weighted_f": float(base[i] + shift + noise[i]), "mae": math.nan, "mean_f": 0.0,
-             "s_measure": 0.0, "e_measure": 0.0} for i in range(80)
-        ]  # fmt: skip
-        scores = {"weighted_f": float(np.mean([row["weighted_f"] for row in rows]))}
-        return Entry(name, "X", scores, [], [], [], rows, 80, [], [], [], {}, {})
-
     rows = interval_table([method("good", 0.1), method("bad", 0.0)], 1000)
     (row,) = [row for row in rows if row["metric"] == "weighted_f"]
     assert (row["method"], row["best"], row["pictures"]) == ("bad", "good", 80)
@@ -131,3 +128,45 @@ def test_intervals() -> None:
     assert "told apart" in sentences(rows)[0] and "not" not in sentences(rows)[0]
     assert interval_table([method("good", 0.1)], 1000) == []
     assert interval_table([method("good", 0.1), method("bad", 0.0)], 0) == []
+
+
+def test_false_discoveries_are_controlled_over_methods() -> None:
+    entries = [method("best", 0.1), *(method(f"m{i}", 0.1 - 0.0008 * i) for i in range(12))]
+    rows = interval_table(entries, 500)
+    assert len(rows) == 12 and len({row["best"] for row in rows}) == 1
+    p = sorted(row["p_value"] for row in rows)
+    # Benjamini and Hochberg, by hand: the smallest p·m/k of this and all larger p
+    q = [min(p[k] * 12 / (k + 1) for k in range(i, 12)) for i in range(12)]
+    assert sorted(row["q_value"] for row in rows) == pytest.approx([min(1, one) for one in q])
+    assert all(row["q_value"] >= row["p_value"] for row in rows)
+
+
+def test_among_equal_methods_no_rank_is_told_apart_more_often_than_is_said() -> None:
+    told = 0
+    for seed in range(60):
+        rows = rank_table([method(f"m{i}", 0.0, seed) for i in range(4)], 200, seed)
+        assert [row["rank"] for row in rows] == [1, 2, 3]
+        told += any(row["apart"] for row in rows)
+    assert told <= 12  # ranks are sorted by what was drawn: some are told, but few
+
+
+def test_ranks_in_a_sentence() -> None:
+    entries = [method("near", 0.099), method("far", -0.3), method("first", 0.1), method("last", -0.6)]
+    rows = rank_table(entries, 500)
+    by_value = sorted(entries, key=lambda entry: -entry.scores["weighted_f"])
+    assert [row["method"] for row in rows] == [entry.method for entry in by_value[:-1]]
+    for row, (a, b) in zip(rows, itertools.pairwise(by_value), strict=True):
+        assert row["difference"] == pytest.approx(a.scores["weighted_f"] - b.scores["weighted_f"])
+        assert row["low"] < row["difference"] < row["high"]
+    assert [row["apart"] for row in rows] == [False, True, True]
+    (sentence,) = rank_sentences(rows)
+    assert f"{by_value[0].method}, {by_value[1].method} | far | last (2 of 3" in sentence
+    assert rank_table(entries, 0) == [] and rank_table(entries[:1], 500) == []
+
+
+def test_a_method_with_missing_maps_has_a_place_in_no_order() -> None:
+    part = dataclasses.replace(method("part", 0.2), expected=90)
+    rows = interval_table([method("good", 0.1), method("bad", 0.0), part], 300)
+    (row,) = [row for row in rows if row["method"] == "part"]
+    assert row["best"] == "good" and row["q_value"] == "" and row["difference"] > 0
+    assert {row["method"] for row in rank_table([method("good", 0.1), method("bad", 0.0), part], 300)} == {"good"}

@@ -10,47 +10,41 @@ import cv2
 import numpy as np
 import pytest
 
-from qefpn.reporting.pictures import (
-    choose_cases,
-    edge_picture,
-    error_picture,
-    histogram,
-    panels,
-    shrink,
-)
+from qefpn.reporting.pictures import edge_picture, error_picture, histogram, panels, shrink
 from qefpn.reporting.results import Sample
+from qefpn.reporting.run_report import choose_samples
 
 SAMPLES = [Sample("set", str(index)) for index in range(20)]
 
 
 def test_worst_between_and_best() -> None:
-    scores = {("set", str(i)): {"weighted_f": ((i * 7) % 20) / 20, "mae": 0.1} for i in range(20)}
-    cases = choose_cases(SAMPLES, scores, "set", each=3)
-    levels = [round(case.figures["weighted_f"] * 20) for case in cases]
-    assert [case.group for case in cases] == ["worst"] * 3 + ["between"] * 3 + ["best"] * 3
+    scores = {str(i): {"weighted_f": ((i * 7) % 20) / 20, "mae": 0.1} for i in range(20)}
+    cases = choose_samples(SAMPLES, scores, each=3)
+    levels = [round(scores[sample.name]["weighted_f"] * 20) for sample, _ in cases]
+    assert [group for _, group in cases] == ["worst"] * 3 + ["between"] * 3 + ["best"] * 3
     assert levels == [0, 1, 2, 5, 10, 14, 19, 18, 17]
 
 
 def test_mae_alone_ranks_the_other_way_round() -> None:
-    scores = {("set", str(i)): {"mae": i / 20} for i in range(20)}
-    cases = choose_cases(SAMPLES, scores, "set", each=1)
-    assert [case.sample.name for case in cases] == ["19", "9", "0"]
+    scores = {str(i): {"mae": i / 20} for i in range(20)}
+    cases = choose_samples(SAMPLES, scores, each=1)
+    assert [sample.name for sample, _ in cases] == ["19", "9", "0"]
 
 
 @pytest.mark.parametrize("count", range(8))
 def test_few_pictures_are_never_shown_twice(count: int) -> None:
-    scores = {("set", str(i)): {"weighted_f": i / 20} for i in range(count)}
-    names = [case.sample.name for case in choose_cases(SAMPLES[:count], scores, "set")]
+    scores = {str(i): {"weighted_f": i / 20} for i in range(count)}
+    names = [sample.name for sample, _ in choose_samples(SAMPLES[:count], scores)]
     assert len(names) == len(set(names)) and (count == 0 or names)
     assert count == 0 or names[0] == "0"
 
 
 def test_unscored_pictures_are_not_ranked_and_no_scores_rank_nothing() -> None:
-    scores = {("set", "3"): {"weighted_f": 0.5}, ("set", "4"): {}}
-    assert [case.sample.name for case in choose_cases(SAMPLES, scores, "set")] == ["3"]
-    cases = choose_cases(SAMPLES, {}, "set", each=2)
-    assert [case.sample.name for case in cases] == ["2", "7", "12", "17"]
-    assert {case.group for case in cases} == {"between"}
+    scores: dict[str, dict[str, float]] = {"3": {"weighted_f": 0.5}, "4": {}}
+    assert [sample.name for sample, _ in choose_samples(SAMPLES, scores)] == ["3"]
+    cases = choose_samples(SAMPLES, {}, each=2)
+    assert [sample.name for sample, _ in cases] == ["2", "7", "12", "17"]
+    assert {group for _, group in cases} == {"between"}
 
 
 def test_edges_of_a_step() -> None:

@@ -9,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.reporting.sweep_directories import SOLVER, config, figures, write_job, write_solver_sweep
@@ -17,16 +18,25 @@ from tests.reporting.test_run_report import Page
 from qefpn.cli import main
 from qefpn.errors import UserError
 from qefpn.reporting import load_published
-from qefpn.reporting.sweep_latex import escape_latex
+from qefpn.reporting.latex import escape_latex
 from qefpn.reporting.sweep_report import write_sweep_report
 from qefpn.reporting.sweep_runs import parameter_count, read_sweep
 from qefpn.reporting.sweep_statistics import Differences
-from qefpn.reporting.sweep_tables import _describe, build_report, duration
+from qefpn.reporting.sweep_tables import build_report, duration
+from qefpn.reporting.tables import Row, Table
 
 FILES = [
     *("sweep_report.html", "sweep_report.md", "sweep_report.tex", "sweep_tables.tex"),
     *("sweep_report.csv", "sweep_jobs.csv"),
 ]
+
+
+def cells(table: Table, row: Row) -> list[Any]:
+    return [row.cell(column) for column in table.columns[1:]]  # without n
+
+
+def count(row: Row) -> int | None:
+    return int(row.cells["n"].text) if row.cells["n"].text else None
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -58,8 +68,9 @@ def test_figures_are_means_and_deviations_over_seeds_beside_the_papers(tmp_path:
 def test_the_table_as_it_is_printed(tmp_path: Path) -> None:
     report = build_report(write_solver_sweep(tmp_path / "sweep"), load_published())
     (block,) = report.blocks
-    assert [metric.key for metric in block.metrics] == ["mae", "mean_f", "weighted_f", "max_f", "s_measure"]
-    assert [(line.label, line.kind, line.n) for line in block.lines] == [
+    table = block.table
+    assert [column.key for column in table.columns] == ["n", "mae", "mean_f", "weighted_f", "max_f", "s_measure"]
+    assert [(row.name, row.kind, count(row)) for row in table.rows] == [
         ("unroll 1", "ours", 3),
         ("Unrolling, depth 1 (paper)", "paper", None),
         ("unroll 2", "ours", 3),
@@ -71,27 +82,39 @@ def test_the_table_as_it_is_printed(tmp_path: Path) -> None:
         ("Quasi-equilibrium (paper)", "paper", None),
         ("no pyramid", "ours", 3),
     ]
-    cells = {line.label: line.cells for line in block.lines}
+    found = {row.name: cells(table, row) for row in table.rows}
     values = [figures(level)["mae"] for level in SOLVER["quasi"]]
-    assert cells["quasi"][0].text == f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
-    assert all(cell.best for cell in cells["quasi"])
-    assert all(cell.near and not cell.best for cell in cells["equilibrium"])
-    assert not any(cell.near or cell.best for cell in cells["no pyramid"])
-    assert [cell.text for cell in cells["Quasi-equilibrium (paper)"]] == ["0.057", "0.778", "0.762", "0.825", "0.845"]
-    assert all(cell.best for cell in cells["Quasi-equilibrium (paper)"])
-    assert not any(cell.best for cell in cells["Equilibrium (paper)"])
+    assert found["quasi"][0].text == f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+    assert all(cell.best for cell in found["quasi"])
+    assert all(cell.mark == "≈" and not cell.best for cell in found["equilibrium"])
+    assert not any(cell.mark or cell.best for cell in found["no pyramid"])
+    assert [cell.text for cell in found["Quasi-equilibrium (paper)"]] == ["0.057", "0.778", "0.762", "0.825", "0.845"]
+    assert all(cell.best for cell in found["Quasi-equilibrium (paper)"])
+    assert not any(cell.best for cell in found["Equilibrium (paper)"])
+
+
+def test_every_figure_of_every_run_is_in_one_frame(tmp_path: Path) -> None:
+    frame = build_report(write_solver_sweep(tmp_path / "sweep"), load_published()).frame
+    assert list(frame.columns) == ["source", "method", "set", "picture", "seed", "metric", "value"]
+    own = frame[(frame["metric"] == "mae") & (frame["picture"] == "")]
+    assert len(own) == 15 and set(own["set"]) == {"SYN-TE"} and set(own["seed"]) == {0, 1, 2}
+    means = own.groupby("method")["value"].mean()
+    for name, levels in SOLVER.items():
+        expected = statistics.mean(figures(level)["mae"] for level in levels)
+        assert means[name.replace("_", " ")] == pytest.approx(expected, abs=1e-12)
 
 
 def test_notes_say_where_a_difference_is_smaller_than_the_spread(tmp_path: Path) -> None:
     report = build_report(write_solver_sweep(tmp_path / "sweep"), load_published())
-    notes = " ".join(report.blocks[0].notes)
+    notes = " ".join(report.blocks[0].table.notes)
     same = "the difference is smaller than the seeds' spread between equilibrium and quasi."
     assert f"MAE, mean F, weighted F, max F, S: {same}" in notes
     assert "ours of SYN-TE" in notes  # the paper's are of another set
     assert "unroll 1 and no pyramid" not in notes
     single = build_report(write_solver_sweep(tmp_path / "single", seeds=1), load_published())
-    assert "One seed a row: whether any difference is more than chance is not known." in single.blocks[0].notes
-    assert "±" not in "".join(cell.text for line in single.blocks[0].lines for cell in line.cells)
+    assert "One seed a row: whether any difference is more than chance is not known." in single.blocks[0].table.notes
+    table = single.blocks[0].table
+    assert "±" not in "".join(text for row in table.rows for text in table.texts(row))
 
 
 def test_many_differences_are_counted_and_not_listed(tmp_path: Path) -> None:
@@ -104,7 +127,7 @@ def test_many_differences_are_counted_and_not_listed(tmp_path: Path) -> None:
         for seed, level in enumerate(values):
             ablation = {"name": "solver", "row": row, "place": place}
             write_job(tmp_path / f"{row}{seed}", config(seed=seed), {"SYN-TE": figures(level)}, ablation=ablation)
-    notes = " ".join(build_report(tmp_path, load_published()).blocks[0].notes)
+    notes = " ".join(build_report(tmp_path, load_published()).blocks[0].table.notes)
     told = (
         "10 of the 15 differences between two rows are smaller than the seeds' spread; the other 5 tell the rows apart."
     )
@@ -134,7 +157,7 @@ def test_many_differences_are_counted_and_not_listed(tmp_path: Path) -> None:
 )
 def test_what_the_seeds_tell_in_a_sentence(numbers: tuple[int, int, int], sentence: str) -> None:
     pairs = [[(name, str(i)) for i in range(n)] for name, n in zip("abc", numbers, strict=True)]
-    assert _describe(Differences(*pairs)) == sentence
+    assert Differences(*pairs).describe() == sentence
 
 
 def test_the_papers_lines_stand_beside_the_papers_set_where_ours_have_it(tmp_path: Path) -> None:
@@ -144,18 +167,19 @@ def test_the_papers_lines_stand_beside_the_papers_set_where_ours_have_it(tmp_pat
         write_job(tmp_path / str(seed), config(seed=seed), metrics, ablation=ablation)
     first, second = build_report(tmp_path, load_published()).blocks
     assert first.dataset == "dut_omron" and second.dataset == "ECSSD"
-    assert [metric.key for metric in first.metrics][-1] == "binary_ratio"
-    assert sum(line.kind == "paper" for line in first.lines) == 5
-    assert [line.kind for line in second.lines] == ["ours"]
-    assert "12 pictures were scored; the official dut_omron has 5,168." in first.notes
-    own = next(line for line in first.lines if line.kind == "ours")
-    assert not any(cell.best for cell in own.cells)  # alone, it is no best
+    assert first.table.columns[-1].key == "binary_ratio"
+    assert sum(row.kind == "paper" for row in first.table.rows) == 5
+    assert [row.kind for row in second.table.rows] == ["ours"]
+    assert "12 pictures were scored; the official dut_omron has 5,168." in first.table.notes
+    own = next(row for row in first.table.rows if row.kind == "ours")
+    assert not any(cell.best for cell in cells(first.table, own))  # alone, it is no best
 
 
 def test_what_ours_were_trained_on_and_what_jobs_took(tmp_path: Path) -> None:
     sweep = write_solver_sweep(tmp_path / "sweep", seeds=2)
     report = write_sweep_report(sweep).report
-    training = dict(zip(report.blocks[0].training.columns, report.blocks[0].training.rows[0], strict=True))
+    table = report.blocks[0].training
+    training = dict(zip([table.head, *(c.head for c in table.columns)], table.texts(table.rows[0]), strict=True))
     assert training == {
         "row": "unroll 1",
         "seeds": "0, 1",
@@ -229,7 +253,7 @@ def test_runs_that_are_not_whole_are_listed(tmp_path: Path) -> None:
     assert listed["7"] == ("failed", "its job failed")
     assert listed["8"][0] == "incomplete" and listed["10"] == ("unreadable", "config.yaml is empty")
     (block,) = written.report.blocks
-    assert [(line.label, line.n) for line in block.lines] == [("all runs", 3)]
+    assert [(row.name, count(row)) for row in block.table.rows] == [("all runs", 3)]
     assert any(remark.startswith("9: log.csv cannot be read") for remark in written.report.remarks)
     text = (tmp_path / "sweep" / "sweep_report.md").read_text()
     assert "RuntimeError: out of memory" in text and "| 3 | failed |" in text

@@ -24,8 +24,9 @@ from qefpn.analysis.profiling import (
 from qefpn.errors import UserError
 from qefpn.implicit import Broyden
 from qefpn.models import ImplicitPyramid
-from qefpn.reporting.profile_tables import markdown_sheet, profile_sheets
+from qefpn.reporting.profile_tables import profile_tables
 from qefpn.reporting.published import load_published
+from qefpn.reporting.renderers import markdown
 from qefpn.training.module import SaliencyModule, Warmup
 
 CPU = torch.device("cpu")
@@ -200,11 +201,11 @@ def test_a_sweep_of_sizes_and_budgets(module: SaliencyModule) -> None:
         assert row["fps"] == pytest.approx(row["batch"] / row["seconds"]["median"])
 
     machine = {"device": "x", "kind": "cpu", "threads": 1, "torch": "2", "training precision": "32"}
-    text = "\n".join(map(markdown_sheet, profile_sheets(result | {"machine": machine}, load_published(), "how")))
+    text = markdown(profile_tables(result | {"machine": machine}, load_published(), "how"))
     total = sum(p.numel() for p in module.network.parameters())
     assert f"{total:,}" in text
     assert "1 MAC is 2 FLOPs" in text
-    for printed in ("99.81 \\*", "27.82", "87.06 \\*\\*", "111.69 \\*\\*", "look swapped"):
+    for printed in ("99.81¹", "27.82", "87.06²", "111.69²", "look swapped"):
         assert printed in text
 
 

@@ -164,10 +164,11 @@ def test_the_run_directory_says_on_how_many_pictures(followed: Path) -> None:
 
 def test_the_sweep_report_says_on_how_many_pictures_and_with_what_memory(followed: Path) -> None:
     report = build_report(followed, None)
-    training = report.blocks[0].training
-    row = dict(zip(training.columns, training.rows[0], strict=True))
+    row, job = (
+        dict(zip([table.head, *(column.head for column in table.columns)], table.texts(table.rows[0]), strict=True))
+        for table in (report.blocks[0].training, report.jobs)
+    )
     assert (row["data"], row["pictures"], row["size"], row["steps"]) == ("SYN-TR", "8", "64, tested at 64", "3")
-    job = dict(zip(report.jobs.columns, report.jobs.rows[0], strict=True))
     assert float(job["memory MB"].replace(",", "")) == pytest.approx(max(logged(followed)["memory_mb"]), abs=0.51)
 
 

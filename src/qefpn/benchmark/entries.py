@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qefpn.data.files import ZipMember
+from qefpn.metrics.bootstrap import Resampled
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Entry:
         failed: name of a picture → why its map could not be scored.
         maps: name of a picture → its saliency map.
         notes: remarks on how maps were read (names of pictures by remark), for example 16-bit ones.
+        resampled: figure → itself over resamples of the set, the same ones for every method; empty where none were
+            asked for.
     """
 
     method: str
@@ -44,6 +47,7 @@ class Entry:
     maps: dict[str, Path | ZipMember]
     notes: dict[str, list[str]] = field(default_factory=dict)
     e_curve: list[float] = field(default_factory=list)
+    resampled: dict[str, Resampled] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:

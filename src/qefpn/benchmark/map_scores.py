@@ -10,9 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from qefpn.benchmark.entries import Entry
 from qefpn.benchmark.maps import MapFolder, match_maps, read_map
@@ -23,7 +26,8 @@ from qefpn.data.layouts import Pair
 from qefpn.data.reading import read_mask
 from qefpn.data.workers import cpu_count, mapped
 from qefpn.errors import UserError
-from qefpn.metrics import choose, combine, saliency_scores
+from qefpn.metrics import choose, combine, get_protocol, saliency_scores
+from qefpn.metrics.bootstrap import Resampled, resample_counts, set_figures
 from qefpn.metrics.figures import Figures
 from qefpn.metrics.scores import compile_all
 
@@ -104,6 +108,7 @@ def score_folders(
     cache: ScoreCache,
     workers: int | None = None,
     progress: Progress | None = None,
+    resamples: int = 0,
 ) -> list[Entry]:
     """Score every map of every method on every data set.
 
@@ -115,6 +120,7 @@ def score_folders(
         cache: where outcomes are kept; those it has are not computed again.
         workers: processes; None for one a core.
         progress: called as ``progress(what, done, total)``.
+        resamples: sets drawn of the pictures, for intervals; 0 for none.
 
     Returns:
         one entry a folder, in their order. A folder with no scored map gives an entry without figures.
@@ -128,7 +134,7 @@ def score_folders(
     _find_keys(tasks, protocol, figures, cache, tell)
     jobs = _open_jobs(tasks, cache)
     _run(jobs, protocol, figures, cache, workers or os.cpu_count() or 1, tell)
-    return [_entry(task, protocol, figures, cache) for task in tasks]
+    return [_entry(task, protocol, figures, cache, resamples) for task in tasks]
 
 
 def _task(folder: MapFolder, pairs: Sequence[Pair]) -> _Task:
@@ -203,8 +209,9 @@ def _run(jobs: Sequence[Job], protocol: str, figures: Figures, cache: ScoreCache
             raise
 
 
-def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache) -> Entry:
+def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resamples: int) -> Entry:
     rows: list[dict[str, Any]] = []
+    curves: list[list[Any]] = []  # of each picture, where they are resampled
     resized: list[str] = []
     failed, notes = dict(task.unreadable), dict[str, list[str]]()
 
@@ -224,6 +231,8 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache) -> E
                 resized.append(name)
             if outcome.remark:
                 notes.setdefault(outcome.remark, []).append(name)
+            if resamples:
+                curves.append([np.asarray(outcome.record[name], np.float32) for name in figures.curves])
             yield outcome.record
 
     combined = combine(records(), protocol, figures)
@@ -246,4 +255,28 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache) -> E
         failed=failed,
         maps=task.maps,
         notes=notes,
+        resampled=_resampled(task, rows, curves, protocol, figures, resamples) if curves else {},
     )
+
+
+def _resampled(
+    task: _Task,
+    rows: Sequence[dict[str, Any]],
+    curves: Sequence[list[Any]],
+    protocol: str,
+    figures: Figures,
+    resamples: int,
+) -> dict[str, Resampled]:
+    """The figures over resamples of the whole set, of which a method that lacks maps has a part."""
+    places = {name: place for place, name in enumerate(sorted(pair.name for pair in task.pairs))}
+    counts = _counts(len(places), resamples)[:, [places[row["name"]] for row in rows]]
+    return set_figures(
+        {name: [row[name] for row in rows] for name in figures.scores},
+        dict(zip(figures.curves, np.stack(curves, axis=1), strict=True)),
+        counts,
+        curve_of_means=get_protocol(protocol).curve_of_means,
+        seen=np.array([not row.get("blank_map", 0) for row in rows]),
+    )
+
+
+_counts = lru_cache(maxsize=1)(resample_counts)  # one matrix a set, whatever the number of methods

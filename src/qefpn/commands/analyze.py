@@ -31,6 +31,7 @@ from qefpn.experiments.schema import build_named, ensure
 from qefpn.models import QEFPN
 from qefpn.reporting.analysis_figures import Convergence, draw_convergence, draw_depth
 from qefpn.reporting.analysis_tables import convergence_summary, convergence_table, depth_table
+from qefpn.reporting.renderers import terminal
 from qefpn.text import open_text
 
 SUMMARY = """
@@ -198,7 +199,7 @@ def _depth(
             file.write(dict(zip([*PICTURE, "layer", *CURVES], [*head, *values], strict=True)) for values in series)
     shares = {key: float(np.mean([row[f"share_{key}"] for row in rows])) for key in ("first", "second")}
     drawn = draw_depth(curves, summary.kept, folder, threshold=threshold, shares=shares, pictures=len(rows))
-    console().print(depth_table(rows, layers, threshold))
+    console().print(terminal(depth_table(rows, layers, threshold)))
     print(f"figure: {drawn[0]}   numbers: {folder / 'depth.csv'}, depth_pictures.csv, depth_curves.csv")
 
 
@@ -253,7 +254,7 @@ def _convergence(
         for index, entrant in enumerate(entrants)
     ]
     drawn = draw_convergence(results, folder)
-    console().print(convergence_table([(one.solver_name, one.label) for one in entrants], summaries))
+    console().print(terminal(convergence_table([(one.solver_name, one.label) for one in entrants], summaries)))
     if any(np.isinf(values["relative_change"]).any() for values in figures.values()):
         print("inf: the best iterate is z = 0, where the solve starts, and the relative change is divided by zero")
     print(f"figure: {drawn[0]}   numbers: {folder / 'convergence.csv'}, convergence_summary.csv")

@@ -32,17 +32,13 @@ from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, t
 from qefpn.experiments.runtime import console, progress_bar
 from qefpn.metrics import PROTOCOLS, choose
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
-from qefpn.reporting.benchmark_tables import (
-    compare,
-    csv_benchmark,
-    json_benchmark,
-    latex_benchmark,
-    markdown_benchmark,
-    terminal_benchmark,
-)
-from qefpn.reporting.intervals import interval_table, sentences
+from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
+from qefpn.reporting.intervals import figure_table, interval_table, rank_sentences, rank_table, sentences
+from qefpn.reporting.latex import latex
 from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.published import load_published
+from qefpn.reporting.renderers import markdown, terminal
+from qefpn.reporting.tables import beside
 from qefpn.text import did_you_mean, one_line, open_text
 from qefpn.training.evaluation import write_json
 
@@ -169,7 +165,7 @@ def score(
         with progress_bar() as progress:
             found = score_folders(
                 folders, pairs, protocol=protocol, metrics=name_list(options.metrics) or "sod", cache=cache,
-                workers=options.workers, progress=Reporter(progress),
+                workers=options.workers, progress=Reporter(progress), resamples=int(options.resamples),
             )  # fmt: skip
     finally:
         cache.close()
@@ -222,9 +218,9 @@ def write(
     options: DictConfig, protocol: str, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path
 ) -> None:
     """All outputs; the table goes to the terminal too."""
-    comparison = compare(entries, load_published() if options.published else None)
-    write_atomic(folder / "table.md", markdown_benchmark(comparison))
-    write_atomic(folder / "table.tex", latex_benchmark(comparison))
+    tables = benchmark_tables(entries, load_published() if options.published else None)
+    write_atomic(folder / "table.md", markdown(tables))
+    write_atomic(folder / "table.tex", latex(beside(tables), wide=True))
     write_atomic(folder / "table.csv", csv_benchmark(entries))
     write_json(folder / "results.json", json_benchmark(entries, protocol))
     rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
@@ -234,13 +230,15 @@ def write(
     if options.attributes:
         _write_rows(folder / "attributes.csv", attribute_table(scored, pairs))
         written.append("attributes.csv")
+    resamples = int(options.resamples)
+    intervals, ranks = interval_table(entries, resamples), rank_table(entries, resamples)
+    tables_of_rows = [("intervals.csv", intervals), ("ranks.csv", ranks), ("figures.csv", figure_table(scored))]
     if options.groups:
-        _write_rows(folder / "groups.csv", group_table(scored))
-        written.append("groups.csv")
-    intervals = interval_table(entries, int(options.resamples))
-    if intervals:
-        _write_rows(folder / "intervals.csv", intervals)
-        written.append("intervals.csv")
+        tables_of_rows.append(("groups.csv", group_table(scored)))
+    for name, rows_of in tables_of_rows:
+        if rows_of:
+            _write_rows(folder / name, rows_of)
+            written.append(name)
     if options.figures:
         written += [path.name for path in draw_curves(scored, folder)]
         shown = {name: of for name, of in pairs.items() if any(pair.image for pair in of)}
@@ -252,9 +250,9 @@ def write(
     if options.page:
         write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published))
         written.append("leaderboard.html")
-    console().print(terminal_benchmark(comparison))
-    for sentence in sentences(intervals):
-        print(sentence)
+    console().print(terminal(tables))
+    for sentence in [*sentences(intervals), *rank_sentences(ranks)]:
+        print(one_line(sentence))
     print(f"{folder.resolve()}: {', '.join(written)}")
 
 

@@ -32,8 +32,9 @@ from qefpn.models import ImplicitPyramid
 from qefpn.models.loading import load_trained
 from qefpn.models.network import SMALLEST
 from qefpn.option_names import option_name
-from qefpn.reporting.profile_tables import profile_sheets, terminal_sheet, write_profile
+from qefpn.reporting.profile_tables import profile_tables, write_profile
 from qefpn.reporting.published import load_published
+from qefpn.reporting.renderers import terminal
 from qefpn.training.module import SaliencyModule
 
 SUMMARY = """
@@ -65,10 +66,10 @@ def main(argv: Sequence[str]) -> int:
     result |= {"machine": machine(device, config), "network": described(config, module, checkpoint), "quality": []}
     if checkpoint is not None and (options.data.root is not None or options.data.images is not None):
         result["quality"] = measured_quality(config, options, module, directory, device)
-    sheets = profile_sheets(result, load_published(), MEMORY_NOTE.get(device.type, ""))
-    for sheet in sheets:
-        console().print(terminal_sheet(sheet))
-    for path in write_profile(directory, result, sheets):
+    tables = profile_tables(result, load_published(), MEMORY_NOTE.get(device.type, ""))
+    for table in tables:
+        console().print(terminal(table))
+    for path in write_profile(directory, result, tables):
         print(path)
     return 0
 

@@ -46,8 +46,7 @@ def _run(directory: Path, output: Path | None) -> None:
 
 def _sweep(directory: Path, output: Path | None) -> None:
     from qefpn.experiments.runtime import console
-    from qefpn.reporting.sweep_report import write_sweep_report
-    from qefpn.reporting.sweep_text import terminal_sweep
+    from qefpn.reporting.sweep_report import terminal_sweep, write_sweep_report
 
     written = write_sweep_report(directory, output)
     terminal = console()

@@ -1,4 +1,15 @@
-"""How sure a mean is: percentile bootstrap intervals over the pictures of a set, alone and between two methods."""
+"""How sure a figure is: bootstrap intervals over the pictures of a set, alone and between two methods.
+
+One matrix of counts W, how often each resample draws each picture, serves every figure of a set: the means over the
+resampled sets are W @ scores, their mean curves W @ curves, and the maximum of such a curve is their max F. Two
+methods under the same W are compared picture by picture.
+
+Intervals are percentile intervals, but that of the maximum of a mean curve. It is not linear in the pictures: a
+resample's curve has a noisy peak, so that its maximum lies above the set's own more often than below. There the
+interval is BCa (Efron 1987), which corrects for that bias, and for the skewness that leaving out each picture shows.
+Of 400 sets of 100 pictures of PASCAL-S, 94.3 % of the BCa intervals of max F held that of all pictures, 91.5 % of the
+percentile ones; of the difference of two methods 88.5 % and 92.5 %: the bias cancels there, and percentiles stay.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from qefpn.errors import UserError
 from qefpn.metrics.protocol import Float
+from qefpn.metrics.scores import f_curve_of_means
 
 Records = Iterable[Mapping[str, Any]]
+Counts = npt.NDArray[np.uint8]
 
 _CHUNK = 1 << 20  # drawn pictures held at once: 8 MB
 
@@ -99,13 +113,11 @@ def paired_bootstrap(
         raise UserError(f"the two methods have no picture in common whose {metric!r} is a number")
     means = _resampled_means(defined, resamples, seed)
     low, high = _ends(means, confidence)
-    # the sample itself counts as one more draw, so that no p-value is 0
-    tail = 1 + min(int(np.count_nonzero(means <= 0)), int(np.count_nonzero(means >= 0)))
     return Interval(
         difference=math.fsum(defined) / len(defined),
         low=low,
         high=high,
-        p_value=min(1.0, 2 * tail / (resamples + 1)),
+        p_value=_tail_p(means),
         pictures=len(defined),
         undefined=len(differences) - len(defined),
         unpaired=len(first.keys() ^ second.keys()),
@@ -162,19 +174,35 @@ def _by_name(records: Records, metric: str) -> dict[str, float]:
     return scores
 
 
-def _resampled_means(values: Float, resamples: int, seed: int) -> Float:
-    """(resamples,) means of as many draws, with replacement, of all the values; in chunks of bounded memory."""
+def resample_counts(pictures: int, resamples: int, seed: int = 0) -> Counts:
+    """(resamples, pictures) uint8: how often each picture is drawn, with replacement, into a set of as many.
+
+    Raises:
+        UserError: not one resample.
+    """
     if resamples < 1:
         raise UserError(f"resamples must be at least 1, not {resamples}")
     rng = np.random.default_rng(seed)
-    number = len(values)
-    chunk = max(1, _CHUNK // number)
-    means = np.empty(resamples, np.float64)
+    counts = np.empty((resamples, pictures), np.uint8)
+    chunk = max(1, _CHUNK // pictures)
     for first in range(0, resamples, chunk):
-        part = means[first : first + chunk]
-        drawn = rng.integers(0, number, (len(part), number), dtype=np.int32)
-        np.mean(values[drawn], axis=1, out=part)
-    return means
+        part = counts[first : first + chunk]
+        drawn = rng.integers(0, pictures, part.shape) + pictures * np.arange(len(part))[:, None]
+        part[:] = np.bincount(drawn.ravel(), minlength=part.size).reshape(part.shape)
+    return counts
+
+
+def _sums(counts: Counts, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``counts @ values``, (N, K) → (R, K) in the type of the values, in chunks of bounded memory."""
+    out = np.empty((len(counts), *values.shape[1:]), values.dtype)
+    chunk = max(1, _CHUNK // max(1, counts.shape[1]))
+    for first in range(0, len(counts), chunk):
+        out[first : first + chunk] = counts[first : first + chunk].astype(values.dtype) @ values
+    return out
+
+
+def _resampled_means(values: Float, resamples: int, seed: int) -> Float:
+    return np.asarray(_sums(resample_counts(len(values), resamples, seed), values) / len(values))
 
 
 def _ends(means: Float, confidence: float) -> tuple[float, float]:
@@ -182,3 +210,127 @@ def _ends(means: Float, confidence: float) -> tuple[float, float]:
         raise UserError(f"confidence must lie between 0 and 1, not {confidence}")
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def _tail_p(draws: Float) -> float:
+    """Two-sided p of a difference that is 0; the sample itself counts as one more draw, so that none is 0."""
+    tail = 1 + min(int(np.count_nonzero(draws <= 0)), int(np.count_nonzero(draws >= 0)))
+    return min(1.0, 2 * tail / (len(draws) + 1))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A figure of a set.
+
+    Attributes:
+        value: of the set.
+        draws: (R,), of the resampled sets.
+        without: (N,), of the set without each of its pictures.
+        peak: whether it is the maximum of a mean curve, whose interval is BCa; a difference of two is none.
+    """
+
+    value: float
+    draws: Float
+    without: Float
+    peak: bool = False
+
+    def minus(self, other: Resampled) -> Resampled:
+        """The difference of two methods on the same pictures, of which ``draws`` are of the same resamples."""
+        return Resampled(self.value - other.value, self.draws - other.draws, self.without - other.without)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Its ends: BCa for a maximum, else percentile."""
+        if not self.peak:
+            return _ends(self.draws, confidence)
+        from scipy.special import ndtr, ndtri
+
+        if not 0 < confidence < 1:
+            raise UserError(f"confidence must lie between 0 and 1, not {confidence}")
+        bias, skewness = self._corrections()
+        ends = bias + ndtri([(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.quantile(self.draws, ndtr(bias + ends / (1 - skewness * ends)))
+        return float(low), float(high)
+
+    def p_value(self) -> float:
+        """Two-sided, of a difference that is 0."""
+        return _tail_p(self.draws)
+
+    def _corrections(self) -> tuple[float, float]:
+        """z₀, how far the draws' median is from the value, and a, from the skewness of the left-out figures."""
+        from scipy.special import ndtri
+
+        bias = float(ndtri(np.clip(_below(self.draws, self.value), 1e-9, 1 - 1e-9)))
+        off = self.without.mean() - self.without
+        spread = float(np.sum(off**2))
+        return bias, float(np.sum(off**3)) / (6 * spread**1.5) if spread > 0 else 0.0
+
+
+def _below(draws: Float, value: float) -> float:
+    """The share of draws below a value, equal ones by half."""
+    return float(np.mean(draws < value) + np.mean(draws <= value)) / 2
+
+
+def set_figures(
+    scores: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    counts: Counts,
+    *,
+    curve_of_means: bool,
+    seen: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, Resampled]:
+    """Every figure of a set under one matrix of counts.
+
+    Args:
+        scores: by name (N,), of the set's pictures in the order of ``counts``; NaN is left out.
+        curves: by name (N, 256); ``precision``, ``recall``, ``f_curve``, ``e_curve`` and any ``NAME_curve``.
+        counts: (R, N) of :func:`resample_counts`.
+        curve_of_means: whether the F curve is that of the mean precision and recall, as the protocol has it.
+        seen: (N,), pictures that count in ``mean_f`` and in curves; all by default.
+
+    Returns:
+        by the names of metrics.json; of a curve its maximum and its mean. A figure that no picture has is left out.
+    """
+    every = np.ones(counts.shape[1], np.bool_) if seen is None else seen
+    out = {}
+    if scores:
+        values = np.array([scores[name] for name in scores], np.float64).T
+        there = ~np.isnan(values) & np.array([every if name == "mean_f" else every | True for name in scores]).T
+        held, number = np.where(there, values, 0.0), there.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample of none that has the score
+            draws = _sums(counts, held) / _sums(counts, there.astype(np.float64))
+            without = (held.sum(axis=0) - held) / (number - there)
+            means = held.sum(axis=0) / number
+        for k, name in enumerate(scores):
+            if number[k]:
+                known = [np.where(np.isfinite(one[:, k]), one[:, k], means[k]) for one in (draws, without)]
+                out[name] = Resampled(float(means[k]), known[0], known[1])
+    needed = [name for name in curves if name not in (("f_curve",) if curve_of_means else ("precision", "recall"))]
+    if needed and every.any():
+        counted = every.astype(np.float32)[:, None]
+        rows = np.concatenate([np.asarray(curves[name], np.float32) for name in needed], axis=1) * counted
+        whole = rows.sum(axis=0, dtype=np.float64)
+        kinds = (
+            whole / counted.sum(),
+            _sums(counts, rows) / np.maximum(_sums(counts, counted), 1),
+            (whole - rows) / np.maximum(counted.sum() - counted, 1),
+        )
+        split = [dict(zip(needed, np.split(one, len(needed), axis=-1), strict=True)) for one in kinds]
+        value, draws_of, without_of = (_of_curves(one, curve_of_means) for one in split)
+        out |= {
+            name: Resampled(float(value[name]), draws_of[name], without_of[name], peak="max" in name.split("_"))
+            for name in value
+        }
+    return out
+
+
+def _of_curves(means: Mapping[str, npt.NDArray[Any]], curve_of_means: bool) -> dict[str, Any]:
+    """Maximum and mean of each mean curve (..., 256), by the figures' names."""
+    curves = {name: curve for name, curve in means.items() if name.endswith("_curve")}
+    if curve_of_means:
+        curves["f_curve"] = f_curve_of_means(means["precision"], means["recall"])
+    out = {}
+    for name, curve in curves.items():
+        stem = name.removesuffix("_curve")
+        top, middle = (f"max_{stem}", f"mean_{stem}") if stem in ("f", "e") else (f"{stem}_max", f"{stem}_mean")
+        out[top], out["mean_curve_f" if stem == "f" else middle] = curve.max(axis=-1), curve.mean(axis=-1)
+    return out

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from qefpn.reporting.comparison import benchmark_tables, run_tables
+from qefpn.reporting.latex import latex
 from qefpn.reporting.published import Published, load_published
+from qefpn.reporting.renderers import csv_text, markdown, terminal
 from qefpn.reporting.run_report import write_run_report
 from qefpn.reporting.sweep_report import write_sweep_report
 from qefpn.reporting.sweep_runs import SweepRun, read_sweep
-from qefpn.reporting.tables import markdown_table, metric_tables, terminal_table
+from qefpn.reporting.tables import Cell, Column, Row, Table
 
 __all__ = [
+    "Cell",
+    "Column",
     "Published",
+    "Row",
     "SweepRun",
+    "Table",
+    "benchmark_tables",
+    "csv_text",
+    "latex",
     "load_published",
-    "markdown_table",
-    "metric_tables",
+    "markdown",
     "read_sweep",
-    "terminal_table",
+    "run_tables",
+    "terminal",
     "write_run_report",
     "write_sweep_report",
 ]

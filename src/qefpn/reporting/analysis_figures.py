@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qefpn.atomic import atomic_file
-from qefpn.reporting.comparison import COLOURS, DASHES
+from qefpn.reporting.charts import INK, finish, legend, new_figure, save, style
 
 Array = npt.NDArray[np.float64]
 
@@ -19,9 +18,6 @@ Array = npt.NDArray[np.float64]
 MOST_POINTS = 1500
 #: what an exact zero is drawn as, on an axis of logarithms
 FLOOR = 1e-12
-
-_INK, _SOFT, _GRID = "#1b1f24", "#5c6670", "#dfe3e8"
-_FONT: Any = {"font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "qefpn"}
 
 
 def draw_depth(
@@ -48,7 +44,6 @@ def draw_depth(
     Returns:
         the files written.
     """
-    from matplotlib import rc_context
     from matplotlib.ticker import FuncFormatter
 
     panels = (
@@ -58,32 +53,29 @@ def draw_depth(
     )
     layers = np.arange(1, len(curves["state_mean"]) + 1)
     at = sampled(len(layers))
-    with rc_context(_FONT):
-        figure = _figure(9.6, 3.1)
+    with new_figure(9.6, 3.1) as figure:
         axes = figure.subplots(1, 3)
-        for panel, (key, title, label), colour in zip(axes, panels, COLOURS, strict=False):
-            line = _depth_curve(panel, layers[at], at, curves, examples, key, colour)
+        for number, (panel, (key, title, label)) in enumerate(zip(axes, panels, strict=True)):
+            line = _depth_curve(panel, layers[at], at, curves, examples, key, _colour(number))
             if key == "state":
-                moved = _depth_curve(panel, layers[at], at, curves, examples, "moved", COLOURS[3])
+                moved = _depth_curve(panel, layers[at], at, curves, examples, "moved", _colour(3))
                 labels = [label, r"$\Vert z_i-z_1\Vert\,/\,\Vert z_i\Vert$"]
-                panel.legend(handles=[line, moved], labels=labels, labelcolor=_INK, frameon=False)
+                panel.legend(handles=[line, moved], labels=labels, labelcolor=INK, frameon=False)
                 panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
                 subtitle = f"{pictures} picture{'s' * (pictures != 1)}: mean and range"
             else:
                 panel.set_yscale("log")
-                panel.axhline(threshold, color=_INK, linewidth=0.8, linestyle=":")
+                panel.axhline(threshold, color=INK, linewidth=0.8, linestyle=":")
                 subtitle = f"{shares[key]:.1%} of layers below {threshold:g}"
-                panel.set_ylabel(label, color=_INK)
             panel.set_xscale("log")
             panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
             panel.set_xlim(1, max(2, len(layers)))
-            panel.set_title(f"{title}\n{subtitle}", fontsize=8.5, color=_INK)
-            panel.set_xlabel("Layer $i$", color=_INK)
-            _finish(panel)
+            panel.set_title(f"{title}\n{subtitle}", fontsize=8.5, color=INK)
+            finish(panel, "Layer $i$", "" if key == "state" else label)
         low, high = zip(*(panel.get_ylim() for panel in axes[1:]), strict=True)
         for panel in axes[1:]:
             panel.set_ylim(min(low), max(high))
-        return [_save(figure, directory / f"depth.{kind}") for kind in ("png", "svg")]
+        return save(figure, directory, "depth", ("png", "svg"))
 
 
 def _depth_curve(
@@ -140,36 +132,31 @@ def draw_convergence(results: Sequence[Convergence], directory: Path) -> list[Pa
     Returns:
         the files written.
     """
-    from matplotlib import rc_context
-
     solvers = list(dict.fromkeys(one.solver for one in results))
     residuals = list(dict.fromkeys(one.residual for one in results))
     finite = [one.change[np.isfinite(one.change)] for one in results]
     positive = np.concatenate([np.maximum(values, FLOOR) for values in finite] or [np.array([])])
-    with rc_context(_FONT):
-        figure = _figure(9.6, 0.7 + len(solvers) * (1.25 + 0.2 * len(residuals)))
+    with new_figure(9.6, 0.7 + len(solvers) * (1.25 + 0.2 * len(residuals))) as figure:
         axes = figure.subplots(len(solvers), 3, squeeze=False, width_ratios=(1.2, 1, 0.8))
         for row, solver in zip(axes, solvers, strict=True):
             own = {one.residual: one for one in results if one.solver == solver}
             _sorted_panel(row[0], own, residuals)
             _distribution_panel(row[1], own, residuals)
             _evaluations_panel(row[2], own, residuals)
-            row[0].set_ylabel(
-                solver.replace("_", " ") + "\n" + r"$\Vert f(z^*)-z^*\Vert\;/\;\Vert z^*\Vert$", color=_INK
-            )
             if positive.size:
                 low, high = float(positive.min()), float(positive.max())
                 row[0].set_ylim(low / 1.4, high * 1.4)
                 row[1].set_xlim(low / 1.4, high * 1.4)
             for panel in row:
-                _finish(panel)
+                finish(panel)
+            finish(row[0], "", solver.replace("_", " ") + "\n" + r"$\Vert f(z^*)-z^*\Vert\;/\;\Vert z^*\Vert$")
         for panel, title in zip(axes[0], ("Sorted", "Distribution", "Evaluations"), strict=True):
-            panel.set_title(title, fontsize=9, color=_INK)
+            panel.set_title(title, fontsize=9, color=INK)
         labels = ("Share of the pictures in percent", "Relative change", "Evaluations of $f$ a picture")
         for panel, label in zip(axes[-1], labels, strict=True):
-            panel.set_xlabel(label, color=_INK)
-        _legend(figure, residuals)
-        return [_save(figure, directory / f"convergence.{kind}") for kind in ("png", "svg")]
+            panel.set_xlabel(label, color=INK)
+        legend(figure, {residual: style(index) for index, residual in enumerate(residuals)})
+        return save(figure, directory, "convergence", ("png", "svg"))
 
 
 def _sorted_panel(axes: Any, own: Mapping[str, Convergence], residuals: Sequence[str]) -> None:
@@ -181,10 +168,9 @@ def _sorted_panel(axes: Any, own: Mapping[str, Convergence], residuals: Sequence
         axes.plot(
             share[there],
             np.maximum(values[there], FLOOR),
-            color=_colour(index),
             linewidth=max(1.0, 3.2 - 0.7 * index),
             marker="o" if there.sum() == 1 else None,
-            linestyle=_dashes(index),
+            **style(index).line,
         )
     axes.set_yscale("log")
     axes.set_xlim(0, 100)
@@ -230,49 +216,5 @@ def _boxes(axes: Any, values: Sequence[Array]) -> None:
     axes.set_ylim(len(values) - 0.4, -0.6)
 
 
-def _legend(figure: Any, residuals: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=_colour(index), linestyle=_dashes(index), linewidth=1.6, label=residual)
-        for index, residual in enumerate(residuals)
-    ]
-    legend = figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(5, len(handles)), labelcolor=_INK, handlelength=3
-    )
-    legend.set_frame_on(False)
-
-
 def _colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]
-
-
-def _dashes(index: int) -> Any:
-    dashes = DASHES[index % len(DASHES)]
-    return (0, dashes) if dashes else "-"
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")  # no pyplot: no global state, no display
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _finish(axes: Any) -> None:
-    axes.grid(True, color=_GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=_SOFT, length=0, pad=4)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("bottom", "left"))
-        spine.set_color(_SOFT)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    kind = path.suffix[1:]
-    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}  # dates would make equal figures differ
-    with atomic_file(path) as part:
-        figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata)
-    return path
+    return style(index).colour

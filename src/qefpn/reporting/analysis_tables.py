@@ -1,4 +1,4 @@
-"""The terminal tables and the summary of `qefpn analyze`, from plain numbers."""
+"""The tables and the summary of `qefpn analyze`, from plain numbers."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.table import Table
+
+from qefpn.reporting.tables import Table, text_table
 
 
 def depth_table(rows: Sequence[Mapping[str, Any]], layers: int, threshold: float) -> Table:
     """What a row a picture (``qefpn.analysis.states.DepthSummary.add``) comes to."""
-    table = Table(title=f"{len(rows)} pictures, {layers} layers, as shares of the state", header_style="bold")
-    for column in ("", "median", "lowest", "highest"):
-        table.add_column(column, justify="left" if not column else "right")
-    for key, label in (
-        ("share_second", f"layers with a second difference below {threshold:g}"),
-        ("share_first", f"layers with a first difference below {threshold:g}"),
-        ("last_first", "first difference at the last layer"),
-        ("last_second", "second difference at the last layer"),
-        ("settled", "layer from which the first stays below"),
-        ("ratio", "second / first in the deeper half"),
+    lines = []
+    for key, label, form in (
+        ("share_second", f"layers with a second difference below {threshold:g}", "{:.2%}"),
+        ("share_first", f"layers with a first difference below {threshold:g}", "{:.2%}"),
+        ("last_first", "first difference at the last layer", "{:.3g}"),
+        ("last_second", "second difference at the last layer", "{:.3g}"),
+        ("settled", "layer from which the first stays below", "{:.0f}"),
+        ("ratio", "second / first in the deeper half", "{:.3g}"),
     ):
         values = [float(row[key]) for row in rows if row[key] is not None]
-        if not values:
-            table.add_row(label, "never", "", "")
-            continue
-        form = "{:.2%}" if key.startswith("share") else "{:.0f}" if key == "settled" else "{:.3g}"
-        absent = f" (never: {len(rows) - len(values)})" if key == "settled" and len(values) < len(rows) else ""
-        figures = (np.median(values), min(values), max(values))
-        table.add_row(label + absent, *(form.format(value) for value in figures))
-    return table
+        absent = f" (never: {len(rows) - len(values)})" if key == "settled" and 0 < len(values) < len(rows) else ""
+        figures = (
+            [form.format(v) for v in (np.median(values), min(values), max(values))] if values else ["never", "", ""]
+        )
+        lines.append([label + absent, *figures])
+    title = f"{len(rows)} pictures, {layers} layers, as shares of the state"
+    return text_table("depth", title, ["", "median", "lowest", "highest"], lines)
 
 
 def convergence_summary(figures: Mapping[str, Sequence[float]]) -> dict[str, float | int]:
@@ -66,23 +64,28 @@ def convergence_table(labels: Sequence[tuple[str, str]], summaries: Sequence[Map
         summaries: of :func:`convergence_summary`. "drops in" is the share of pictures whose mask drops anything,
             "z* shifted" the median distance from the z* of the first residual, as a share of it.
     """
-    title = f"relative change |f(z*) - z*| / |z*| of {summaries[0]['pictures']} pictures"
-    table = Table(title=title, header_style="bold")
-    for column in ("solver", "residual"):
-        table.add_column(column, no_wrap=True)
-    for column in ("median", "10 %", "90 %", "converged", "steps", "evaluations", "drops in", "z* shifted"):
-        table.add_column(column, justify="right")
-    before = None
-    for (solver, residual), row in zip(labels, summaries, strict=True):
-        distance = row["distance_median"]
-        table.add_row(
-            solver if solver != before else "",
-            residual,
+    heads = [
+        "solver",
+        "residual",
+        "median",
+        "10 %",
+        "90 %",
+        "converged",
+        "steps",
+        "evaluations",
+        "drops in",
+        "z* shifted",
+    ]
+    rows = [
+        [
+            *label,
             *(f"{row[key]:.3g}" for key in ("change_median", "change_q10", "change_q90")),
             f"{row['converged']:.0%}",
             *(f"{row[key]:.2f}" for key in ("steps", "evaluations")),
             f"{row['with_drops']:.0%}",
-            "" if np.isnan(distance) else f"{distance:.2g}",
-        )
-        before = solver
-    return table
+            "" if np.isnan(row["distance_median"]) else f"{row['distance_median']:.2g}",
+        ]
+        for label, row in zip(labels, summaries, strict=True)
+    ]
+    title = f"relative change |f(z*) - z*| / |z*| of {summaries[0]['pictures']} pictures"
+    return text_table("convergence", title, heads, rows, left=("residual",))

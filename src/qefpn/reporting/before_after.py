@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qefpn.errors import UserError
-from qefpn.reporting.tables import METRICS, Metric
+from qefpn.reporting.frames import score_records, tidy
+from qefpn.reporting.tables import METRICS, Column, Table, text_table
 
 if TYPE_CHECKING:
     from qefpn.metrics.bootstrap import Interval
-
-Rows = dict[str, list[dict[str, Any]]]
-"""Data set → its pictures' scores."""
 
 FIGURES = ("weighted_f", "mae", "mean_f", "s_measure", "e_measure")
 """Those that are means over pictures: the interval is of the figure that the table shows."""
@@ -32,7 +27,7 @@ class Change:
     """
 
     dataset: str
-    metric: Metric
+    metric: Column
     before: float
     after: float
     interval: Interval
@@ -42,20 +37,16 @@ class Change:
         """ "better", "worse", or "not told apart" where the interval holds 0."""
         if self.interval.low <= 0 <= self.interval.high:
             return "not told apart"
-        return "better" if (self.interval.difference > 0) is not self.metric.lower_is_better else "worse"
+        return "better" if self.metric.beats(self.after, self.before) else "worse"
 
     def sentence(self) -> str:
         """The figure before and after, with the interval and the verdict."""
-        found = self.interval
+        found, text, signed = self.interval, self.metric.text, self.metric.signed
         return (
-            f"{self.dataset}, {self.metric.label}: {self.metric.text(self.before)} before, "
-            f"{self.metric.text(self.after)} after: {self.signed(found.difference)} (95 % interval "
-            f"{self.signed(found.low)} to {self.signed(found.high)}, {found.pictures} pictures): {self.verdict}"
+            f"{self.dataset}, {self.metric.label}: {text(self.before)} before, {text(self.after)} after: "
+            f"{signed(found.difference)} (95 % interval {signed(found.low)} to {signed(found.high)}, "
+            f"{found.pictures} pictures): {self.verdict}"
         )
-
-    def signed(self, value: float) -> str:
-        """A difference as the tables print it."""
-        return f"{value:+.{self.metric.digits}f}".replace("-", "−")
 
 
 def changes(directory: Path) -> list[Change]:
@@ -65,44 +56,39 @@ def changes(directory: Path) -> list[Change]:
 
 def compared(first: Path, second: Path) -> list[Change]:
     """Two files of scores, of any runs on the same pictures; nothing where one is missing."""
-    before = _rows(first)
-    after = _rows(second) if before else {}
-    return [
-        change
-        for dataset in after
-        for metric in METRICS
-        if metric.key in FIGURES and dataset in before
-        for change in _change(dataset, metric, before[dataset], after[dataset])
-    ]
-
-
-def _change(
-    dataset: str, metric: Metric, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
-) -> list[Change]:
     from qefpn.metrics.bootstrap import paired_bootstrap
 
-    try:
-        interval = paired_bootstrap(after, before, metric.key)
-    except UserError:  # no picture has the score: the masks are blank
+    if not first.is_file():
         return []
-    former, own = ({row["name"]: row.get(metric.key, math.nan) for row in rows} for rows in (before, after))
-    both = [(former[name], own[name]) for name in own if name in former]
-    both = [pair for pair in both if not math.isnan(sum(pair))]
-    first, second = (math.fsum(values) / len(both) for values in zip(*both, strict=True))
-    return [Change(dataset, metric, first, second, interval)]
+    before, after = tidy(score_records(first)), tidy(score_records(second))
+    both = after.merge(before, on=["set", "picture", "metric"], suffixes=("_after", "_before"))
+
+    def records(pictures: Any, when: str) -> list[dict[str, Any]]:
+        return [{"name": n, "value": v} for n, v in zip(pictures["picture"], pictures[f"value_{when}"], strict=True)]
+
+    out = []
+    for dataset in both["set"].unique():
+        for metric in (one for one in METRICS if one.key in FIGURES):
+            pictures = both[(both["set"] == dataset) & (both["metric"] == metric.key)]
+            if len(pictures):
+                former, own = (float(pictures[f"value_{when}"].mean()) for when in ("before", "after"))
+                interval = paired_bootstrap(records(pictures, "after"), records(pictures, "before"), "value")
+                out.append(Change(dataset, metric, former, own, interval))
+    return out
+
+
+def change_table(every: Sequence[Change]) -> Table:
+    """A row a data set and figure."""
+    heads = ["Data set", "Metric", "Before", "After", "Difference", "95 % interval", "Pictures", "Verdict"]
+    rows = []
+    for one in every:
+        signed, found = one.metric.signed, one.interval
+        figures = [one.metric.text(one.before), one.metric.text(one.after), signed(found.difference)]
+        ends = f"{signed(found.low)} to {signed(found.high)}"
+        rows.append([one.dataset, one.metric.head, *figures, ends, f"{found.pictures:,}", one.verdict])
+    return text_table("changes", "Before and after", heads, rows, left=("Metric",))
 
 
 def sentences(directory: Path, key: str = "weighted_f") -> list[str]:
     """A sentence a data set on what the fine-tuning did to one figure."""
     return [one.sentence() for one in changes(directory) if one.metric.key == key]
-
-
-def _rows(path: Path) -> Rows:
-    rows: Rows = {}
-    if not path.is_file():
-        return rows
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            scores = {key: float(row[key]) for key in FIGURES if row.get(key)}
-            rows.setdefault(row["dataset"], []).append({"name": row["name"], **scores})
-    return rows

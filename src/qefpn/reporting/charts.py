@@ -1,33 +1,165 @@
-"""Line charts as inline SVG, in colours that the page's style sheet decides."""
+"""The one style of all figures, and line charts as inline SVG in colours that the page's style sheet decides."""
 
 from __future__ import annotations
 
+import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qefpn.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from qefpn.benchmark.entries import Entry
 
 Points = Sequence[tuple[float, float]]
+
+INK, SOFT, GRID = "#1b1f24", "#5c6670", "#dfe3e8"
+#: Okabe and Ito's colours, told apart by any colour vision, without the yellow, which no white page shows
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
+#: dashes as multiples of the line's width; () is solid. Four beside seven colours: 28 styles before one repeats
+DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.2, 1.5), (6, 1.8, 1.2, 1.8))
+#: what a page's style sheet calls them
+_VARIABLES = {INK: "--ink", SOFT: "--ink-soft", GRID: "--line"} | {c: f"--series-{i}" for i, c in enumerate(COLOURS, 1)}
 
 #: more points than this are averaged in groups: a page shows no more, and stays small
 MOST_POINTS = 600
 #: from this many points on, a moving average is drawn over the faint raw curve
 SMOOTH_FROM = 60
 
-# Colours that stand for style-sheet variables; matplotlib writes them into the SVG, `_themed` replaces them.
-_INK, _GRID = "#010101", "#010102"
-_SERIES = ("#0101a1", "#0101a2", "#0101a3", "#0101a4", "#0101a5", "#0101a6")
+
+@dataclass(frozen=True)
+class Style:
+    """How a method's line is drawn, the same in every chart."""
+
+    colour: str
+    dashes: tuple[float, ...] = ()
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """As matplotlib takes it."""
+        return {"color": self.colour, "linestyle": (0, self.dashes) if self.dashes else "-"}
+
+
+def style(index: int) -> Style:
+    """The style of the line with this number; colour and dashes change together."""
+    return Style(COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)])
+
+
+def method_styles(entries: Iterable[Entry]) -> dict[str, Style]:
+    """Method → its style, in order of appearance."""
+    methods = dict.fromkeys(entry.method for entry in entries)
+    return {method: style(index) for index, method in enumerate(methods)}
+
+
+def axis_floor(curves: Iterable[Sequence[float]]) -> float:
+    """Where an axis of curves in [0, 1] begins: the tenth below all but their lowest twentieth.
+
+    A few extreme thresholds give figures near zero; beginning there would squeeze what is to be compared.
+    """
+    values = [value for curve in curves for value in curve if math.isfinite(value)]
+    if not values:
+        return 0.0
+    low = float(np.quantile(values, 0.05))
+    return min(0.9, max(0.0, math.floor(low * 10 + 1e-9) / 10))
+
+
+@contextmanager
+def new_figure(
+    width: float, height: float, *, salt: str = "qefpn", layout: Any = "constrained", simplify: bool = True
+) -> Iterator[Any]:
+    """A figure of this many inches in the common style, without pyplot: no global state, no display.
+
+    Args:
+        salt: of an SVG's internal identifiers; equal figures become equal files.
+        simplify: whether points that nobody sees may be left out of a line.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    font: dict[Any, Any] = {
+        "font.size": 8,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "pdf.fonttype": 42,
+        "path.simplify": simplify,
+    }
+    with rc_context(font):
+        figure = Figure(figsize=(width, height), layout=layout)
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def finish(axes: Any, x_label: str = "", y_label: str = "", *, left: bool = True) -> None:
+    """Grid, ticks, spines and labels of a panel."""
+    for set_label, label in ((axes.set_xlabel, x_label), (axes.set_ylabel, y_label)):
+        if label:
+            set_label(label, color=INK)
+    axes.grid(True, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=SOFT, length=0, pad=4)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom" or left and side == "left")
+        spine.set_color(SOFT if left else GRID)
+
+
+def legend(figure: Any, lines: Mapping[str, Style], columns: int = 0, title: str | None = None) -> None:
+    """A legend below all panels: label → its line."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=label, linewidth=1.6, **one.line) for label, one in lines.items()]
+    columns = columns or max(1, min(len(lines), 5, 72 // (8 + max(map(len, lines)))))
+    found = figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, labelcolor=INK, handlelength=3, title=title,
+        title_fontsize=7,
+    )  # fmt: skip
+    found.set_frame_on(False)
+    for text in found.get_texts():
+        text.set_parse_math(False)  # a name is no formula
+
+
+def save(figure: Any, directory: Path, name: str, kinds: Sequence[str]) -> list[Path]:
+    """Write a figure as ``name.kind`` for each kind; the directory is made where it does not exist."""
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # equal figures, equal files
+    paths = [directory / f"{name}.{kind}" for kind in kinds]
+    for path, kind in zip(paths, kinds, strict=True):
+        with atomic_file(path) as part:
+            figure.savefig(part, format=kind, dpi=200, facecolor="white", metadata=metadata.get(kind))
+    return paths
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An SVG and its caption."""
+
+    title: str
+    svg: str
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: (x, y) points, all finite; ``raw`` False draws it as it is, without smoothing."""
+    """One line: (x, y) points, all finite.
+
+    Attributes:
+        smooth: a moving average is drawn over the faint raw curve.
+        colour: its number; the place among the series by default. Lines of one label have one entry in the legend.
+    """
 
     label: str
     points: Points
     smooth: bool = False
     dashed: bool = False
     markers: bool = False
+    colour: int | None = None
 
 
 def line_chart(
@@ -41,75 +173,50 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     x_range: tuple[float, float] | None = None,
     marker: tuple[float, str] | None = None,
+    width: float = 1.6,
 ) -> str:
     """An SVG element, or "" where no series has a point.
 
     Args:
         identifier: unique on the page; keeps the SVG's internal references apart.
         marker: (x, text) of a vertical dotted line.
+        width: of the lines, points.
     """
-    series = [one for one in series if one.points]
-    if log_y:
-        series = [_positive(one) for one in series]
-        series = [one for one in series if one.points]
-    if not series:
+    drawn = [(one, [(x, y) for x, y in one.points if y > 0] if log_y else one.points) for one in series]
+    drawn = [(one, points) for one, points in drawn if points]
+    if not drawn:
         return ""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": identifier, "font.size": 9}):
-        figure = Figure(figsize=(5.4, 3.0), layout="constrained")  # no pyplot: no global state, no display
-        FigureCanvasSVG(figure)
+    named: dict[str, Style] = {}
+    with new_figure(4.5, 2.8, salt=identifier) as figure:
         axes = figure.add_subplot()
-        for index, one in enumerate(series):
-            _draw(axes, one, _SERIES[index % len(_SERIES)])
+        for index, (one, points) in enumerate(drawn):
+            number = index if one.colour is None else one.colour
+            look = Style(COLOURS[number % len(COLOURS)], DASHES[1] if one.dashed else ())
+            _draw(axes, one, thin(points), named.setdefault(one.label, look), width)
         if log_y:
             axes.set_yscale("log")
-        if y_range:
-            axes.set_ylim(*y_range)
-        if x_range:
-            axes.set_xlim(*x_range)
+        axes.set(**{k: v for k, v in (("ylim", y_range), ("xlim", x_range)) if v})
         if marker:
             low, high = axes.get_xlim()
             if low < marker[0] < high:
-                axes.axvline(marker[0], color=_INK, linewidth=0.8, linestyle=":", alpha=0.7)
+                axes.axvline(marker[0], color=SOFT, linewidth=0.8, linestyle=":")
+                side = "left" if marker[0] < low + 0.6 * (high - low) else "right"
                 above = axes.get_xaxis_transform()
-                text = axes.text(marker[0], 1.01, marker[1], transform=above, fontsize=7.5, color=_INK)
-                text.set_horizontalalignment("left" if marker[0] < low + 0.6 * (high - low) else "right")
-        _finish(axes, x_label, y_label)
-        if len(series) > 1:
-            columns = 4 if sum(len(one.label) for one in series) < 40 else 3
-            legend = figure.legend(loc="outside lower center", ncols=columns, labelcolor=_INK, fontsize=8)
-            legend.set_frame_on(False)
-        return _themed(_svg_text(figure), identifier, title)
+                axes.text(marker[0], 1.01, marker[1], transform=above, fontsize=7.5, color=SOFT, ha=side)
+        finish(axes, x_label, y_label, left=False)
+        if len(drawn) > 1:
+            legend(figure, named)
+        return page_svg(figure, identifier, title)
 
 
-def _positive(one: Series) -> Series:
-    points = [(x, y) for x, y in one.points if y > 0]
-    return Series(one.label, points, one.smooth, one.dashed, one.markers)
-
-
-def _draw(axes: Any, one: Series, colour: str) -> None:
-    points = thin(one.points)
-    x, y = [p[0] for p in points], [p[1] for p in points]
-    style: dict[str, Any] = {"color": colour, "linestyle": "--" if one.dashed else "-"}
+def _draw(axes: Any, one: Series, points: Points, look: Style, width: float) -> None:
+    x, y = zip(*points, strict=True)
     if one.smooth and len(points) >= SMOOTH_FROM:
-        axes.plot(x, y, linewidth=0.7, alpha=0.3, color=colour)
-        axes.plot(x, moving_average(y, len(y) // 20), linewidth=1.6, label=one.label, **style)
+        axes.plot(x, y, linewidth=0.7, alpha=0.3, color=look.colour)
+        axes.plot(x, moving_average(y, len(y) // 20), linewidth=width, **look.line)
     else:
         few = one.markers or len(points) == 1
-        axes.plot(x, y, linewidth=1.6, marker="o" if few else None, markersize=3, label=one.label, **style)
-
-
-def _finish(axes: Any, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
-    axes.grid(True, color=_GRID, linewidth=0.6)
-    axes.tick_params(which="both", colors=_INK, length=0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(_GRID)
+        axes.plot(x, y, linewidth=width, marker="o" if few else None, markersize=3, **look.line)
 
 
 def thin(points: Points) -> list[tuple[float, float]]:
@@ -123,41 +230,28 @@ def thin(points: Points) -> list[tuple[float, float]]:
 
 def moving_average(values: Sequence[float], reach: int) -> list[float]:
     """Centred mean over 2·reach + 1 values, fewer at both ends."""
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
-    out = []
-    for index in range(len(values)):
-        low, high = max(0, index - reach), min(len(values), index + reach + 1)
-        out.append((sums[high] - sums[low]) / (high - low))
-    return out
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    low, high = np.maximum(0, at - reach), np.minimum(len(values), at + reach + 1)
+    return [float(value) for value in (sums[high] - sums[low]) / (high - low)]
 
 
-def _svg_text(figure: Any) -> str:
-    import io
-
+def page_svg(figure: Any, identifier: str, title: str) -> str:
+    """A figure as an element of a page: own identifiers, the page's colours and font."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()
-
-
-def _themed(svg: str, identifier: str, title: str) -> str:
-    """Matplotlib's file as an element of the page: own identifiers, the page's colours and font."""
-    from html import escape
-
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
-    label = escape(title, quote=True)
-    svg = f'<svg class="chart" role="img" aria-label="{label}" {box[0]}>' + body
+    svg = f'<svg class="chart" role="img" aria-label="{escape(title, quote=True)}" {box[0]}>' + body
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{identifier}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{identifier}-\1)", svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{identifier}-\1"', svg)
     svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1var(--font)", svg)
-    svg = svg.replace(_INK, "var(--ink-soft)").replace(_GRID, "var(--line)")
-    for index, colour in enumerate(_SERIES, 1):
-        svg = svg.replace(colour, f"var(--series-{index})")
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    # a page has many lines, and a hundredth of a point is far below a pixel
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip())

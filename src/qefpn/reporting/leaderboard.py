@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import base64
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
-
 from qefpn.atomic import write_atomic
 from qefpn.data.layouts import Pair
-from qefpn.reporting.comparison import (
-    Array,
-    axis_floor,
-    choose_pictures,
-    datasets_of,
-    method_styles,
-    picture_scores,
-    read_looks,
-)
-from qefpn.reporting.pictures import shrink
-from qefpn.reporting.published import Published, PublishedRow, load_published
-from qefpn.reporting.tables import METRICS, Metric, finite
+from qefpn.reporting.benchmark_figures import datasets_of, f_panel, pr_panel
+from qefpn.reporting.charts import COLOURS, Chart, method_styles, new_figure, page_svg
+from qefpn.reporting.comparison import benchmark_tables
+from qefpn.reporting.pages import render
+from qefpn.reporting.pictures import Array, choose, data_uri, picture_scores, read_looks, shrink
+from qefpn.reporting.profile_tables import paper_columns, paper_rows
+from qefpn.reporting.published import load_published
+from qefpn.reporting.tables import DAGGER, DASH, Cell, Column, Row, Table, beside, finite
 
 if TYPE_CHECKING:
     from qefpn.benchmark.entries import Entry
 
-#: columns that the page can show; the first six are shown at first
-COLUMNS = (
-    *METRICS,
-    Metric("mean_curve_f", "mean F curve", "F-measure averaged over 256 thresholds"),
-    Metric("mean_e", "mean E", "Enhanced-alignment measure averaged over 256 thresholds"),
-    Metric("max_e", "max E", "Maximum enhanced-alignment measure over 256 thresholds"),
-)
-SHOWN = tuple(metric.key for metric in METRICS if metric.key != "binary_ratio")
+#: figures that are shown at first; the others can be chosen
+SHOWN = ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure")
 #: scores a picture, shown beside its maps
 PICTURE_SCORES = ("weighted_f", "mae", "s_measure", "mean_f", "e_measure")
 
@@ -45,7 +32,6 @@ PICTURE_SCORES = ("weighted_f", "mae", "s_measure", "mean_f", "e_measure")
 MOST_PICTURES, PICTURE_BYTES = 24, 12_000_000
 #: longest side of a thumbnail by how many methods there are, at most
 SIDES = ((8, 256), (16, 200), (10**9, 144))
-_JPEG_QUALITY = 80
 #: names of missing maps that the page lists one by one
 _LISTED = 20
 
@@ -66,26 +52,32 @@ def write_leaderboard(
         path: the file; its folder is made where it does not exist.
         published: whether the paper's Tables I to III stand beside the results, known misprints explained.
     """
-    import jinja2
-
     paper = load_published() if published else None
-    templates = resources.files("qefpn.reporting") / "templates"
-    names = ("leaderboard.html", "report.css", "leaderboard.css", "leaderboard.js")
-    sources = {name: (templates / name).read_text(encoding="utf-8") for name in names}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader({name: sources[name] for name in names[:3]}), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    data = page_data(entries, pairs_by_dataset, paper)
-    page = environment.get_template("leaderboard.html").render(
-        data=_script_json(data),
-        script=sources["leaderboard.js"],
-        datasets=data["datasets"],
-        incomplete=any(not entry.complete for entry in entries),
-        states=[_state(entry) for entry in entries],
+    tables = benchmark_tables(entries, paper, without=())
+    alone = beside(benchmark_tables(entries, None, without=()))
+    pictures = {name: list(_picture_rows(entries, name, pairs_by_dataset)) for name in datasets_of(entries)}
+    contents = [
+        ("table", "Table"),
+        ("curves-section", "Curves"),
+        ("pictures-section", "Pictures"),
+        ("found", "Maps found"),
+    ]
+    page = render(
+        "leaderboard.html",
+        title="Leaderboard",
+        contents=contents + ([("sizes", "Table III")] if paper else []),
+        data=_script_json(page_data(tables, entries, pictures)),
+        tables=tables,
+        board=beside(tables),
+        columns=[(table.title, column.key) for table in tables for column in table.columns],
+        alone={(row.label, column.key): row.cell(column).rank for row in alone.rows for column in alone.columns},
+        incomplete=[entry for entry in entries if not entry.complete],
+        styles=method_styles(entries),
+        series={colour: f"--series-{number}" for number, colour in enumerate(COLOURS, 1)},
+        curves=[(name, _curves(name, number, entries)) for number, name in enumerate(datasets_of(entries))],
+        states=_states(entries),
         source=paper.source if paper else None,
-        sizes=_sizes(paper) if paper else None,
-        notes=data["notes"],
+        sizes=Table("sizes", paper.title("III"), paper_columns(), paper_rows(paper)) if paper else None,
         side=_side(entries),
     )
     write_atomic(path, page)
@@ -96,122 +88,57 @@ def _script_json(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def page_data(
-    entries: Sequence[Entry], pairs_by_dataset: Mapping[str, Sequence[Pair]], published: Published | None
-) -> dict[str, Any]:
-    """Everything that the page's script shows."""
-    datasets = datasets_of(entries)
-    notes: list[str] = []
-    methods = _measured(entries)
-    if published is not None:
-        methods += _published(entries, published, notes)
-    present = {
-        key for method in methods for cell in method["cells"].values() for key, value in cell["values"].items()
-        if value is not None
-    }  # fmt: skip
+def page_data(tables: Sequence[Table], entries: Sequence[Entry], pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page's script needs beside the table and the curves."""
+    columns = {column.key: column for table in tables for column in table.columns}
     return {
         "metrics": [
-            {
-                "key": metric.key, "label": metric.label, "title": metric.title, "digits": metric.digits,
-                "lower": metric.lower_is_better, "shown": metric.key in SHOWN,
-            }
-            for metric in COLUMNS if metric.key in present
+            {"key": one.key, "label": one.label, "title": one.title, "digits": one.digits, "lower": one.better == "low",
+             "shown": one.key in SHOWN}
+            for one in columns.values()
         ],
-        "datasets": [_dataset(name, entries, published) for name in datasets],
-        "methods": methods,
-        "notes": notes,
-        "curves": {name: _curves([entry for entry in entries if entry.dataset == name]) for name in datasets},
-        "pictures": _pictures(entries, pairs_by_dataset),
+        "datasets": [{"name": table.title, "images": table.images} for table in tables],
+        "methods": list(method_styles(entries)),
+        "pictures": pictures,
     }  # fmt: skip
 
 
-def _dataset(name: str, entries: Sequence[Entry], published: Published | None) -> dict[str, Any]:
-    images = _images(name, entries)
-    official = published.official_images(name) if published else None
-    remark = ""
-    if official is not None and official != images:
-        remark = (
-            f"{images:,} pictures of {name} were scored; the official set has {official:,}, and the published figures "
-            f"are of all of them: compare with care. They are not marked here."
+def _curves(dataset: str, number: int, entries: Sequence[Entry]) -> list[Chart]:
+    """The two charts of a data set, each line in a group that is named by its method."""
+    own = [entry for entry in entries if entry.dataset == dataset and len(entry.f_curve)]
+    kinds: list[tuple[str, str, Callable[..., None]]] = [
+        ("F-measure over the threshold", "F", f_panel), ("Precision over recall", "precision", pr_panel)
+    ]  # fmt: skip
+    return [
+        Chart(title, _curve(f"{kind.__name__}{number}", title, label, kind, own, method_styles(entries)))
+        for title, label, kind in kinds
+        if own
+    ]
+
+
+def _curve(
+    identifier: str, title: str, label: str, panel: Callable[..., None], entries: Sequence[Entry], styles: Any
+) -> str:
+    width, height = 5.4, 3.5
+    left, bottom, right, top = 0.5, 0.5, 5.25, 3.4  # inches: fixed, so that the script knows where the axes are
+    with new_figure(width, height, salt=identifier, layout=None, simplify=False) as figure:
+        axes = figure.add_axes((left / width, bottom / height, (right - left) / width, (top - bottom) / height))
+        panel(axes, entries, styles)
+        names = [entry.method for entry in reversed(entries)]  # as they are drawn
+        for place, line in enumerate(axes.lines):
+            line.set_gid(f"line-{place}")
+        svg = page_svg(figure, identifier, title)
+        scale = {
+            "x": (72 * left, 72 * right, *axes.get_xlim()),
+            "y": (72 * (height - bottom), 72 * (height - top), *axes.get_ylim()),
+        }
+        labels = (axes.get_xlabel().lower(), label)
+    for place, name in enumerate(names):
+        svg = svg.replace(
+            f'<g id="{identifier}-line-{place}">', f'<g class="line" data-method="{escape(name, quote=True)}">'
         )
-    return {"name": name, "images": images, "remark": remark}
-
-
-def _images(name: str, entries: Sequence[Entry]) -> int:
-    return max((entry.expected for entry in entries if entry.dataset == name), default=0)
-
-
-def _measured(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    rows = []
-    for method, style in method_styles(entries).items():
-        cells = {}
-        for entry in entries:
-            if entry.method == method:
-                values = {metric.key: finite(entry.scores.get(metric.key)) for metric in COLUMNS}
-                cells[entry.dataset] = {
-                    "values": values, "complete": entry.complete, "scored": len(entry.pictures),
-                    "expected": entry.expected,
-                }  # fmt: skip
-        rows.append({"name": method, "colour": style.colour, "dashes": list(style.dashes), "cells": cells})
-    return rows
-
-
-def _published(entries: Sequence[Entry], published: Published, notes: list[str]) -> list[dict[str, Any]]:
-    """Rows of Tables I and II that have a figure on a data set of ``entries``; footnotes go to ``notes``."""
-    datasets = datasets_of(entries)
-    out: list[dict[str, Any]] = []
-    for table in ("I", "II"):
-        rows: dict[str, dict[str, Any]] = {}
-        for dataset in datasets:
-            if published.official_name(dataset) is None:
-                continue
-            for row in published.rows(table, dataset):
-                entry = rows.setdefault(
-                    row.method, {"name": row.method, "published": f"Table {table}", "year": row.year, "cells": {}}
-                )
-                cell = _published_cell(row, notes)
-                if published.official_images(dataset) != _images(dataset, entries):
-                    cell["elsewhere"] = True  # of other pictures than those that were scored
-                entry["cells"][dataset] = cell
-        out += rows.values()
-    return out
-
-
-def _published_cell(row: PublishedRow, notes: list[str]) -> dict[str, Any]:
-    marks, ranked = {}, {}
-    for key, misprint in row.misprints.items():
-        if misprint.note not in notes:
-            notes.append(misprint.note)
-        marks[key] = notes.index(misprint.note) + 1
-        ranked[key] = misprint.correct  # None: the right figure is not known, and nothing ranks
-    return {"values": dict(row.values), "complete": True, "notes": marks, "ranked": ranked}
-
-
-def _sizes(published: Published) -> dict[str, Any]:
-    """Table III, which is of no data set."""
-    rows = []
-    notes: list[str] = []
-    for row in published.rows("III"):
-        for misprint in row.misprints.values():
-            if misprint.note not in notes:
-                notes.append(misprint.note)
-        marks = {key: notes.index(one.note) + 1 for key, one in row.misprints.items()}
-        rows.append((row.method, [(f"{value:.2f}", marks.get(key)) for key, value in row.values.items()]))
-    return {"title": published.title("III"), "rows": rows, "notes": notes}
-
-
-def _curves(entries: Sequence[Entry]) -> dict[str, Any]:
-    curves = {
-        entry.method: {"f": _short(entry.f_curve), "p": _short(entry.precision), "r": _short(entry.recall)}
-        for entry in entries if len(entry.f_curve)
-    }  # fmt: skip
-    names = {"f": "f_curve", "p": "precision", "r": "recall"}
-    floors = {key: axis_floor(getattr(entry, name) for entry in entries) for key, name in names.items()}
-    return {"methods": curves, "floors": floors}
-
-
-def _short(values: Sequence[float]) -> list[float | None]:
-    return [None if (number := finite(value)) is None else round(number, 4) for value in values]
+    ends = " ".join(f'data-{axis}="{" ".join(f"{v:.6g}" for v in values)}"' for axis, values in scale.items())
+    return svg.replace("<svg ", f'<svg {ends} data-labels="{" ".join(labels)}" ', 1)
 
 
 def _side(entries: Sequence[Entry]) -> int:
@@ -219,77 +146,53 @@ def _side(entries: Sequence[Entry]) -> int:
     return next(side for most, side in SIDES if methods <= most)
 
 
-def _pictures(entries: Sequence[Entry], pairs_by_dataset: Mapping[str, Sequence[Pair]]) -> dict[str, list[Any]]:
-    datasets = datasets_of(entries)
-    return {
-        dataset: list(
-            _picture_rows(
-                [entry for entry in entries if entry.dataset == dataset],
-                {pair.name: pair for pair in pairs_by_dataset.get(dataset, ())},
-                _side(entries),
-                PICTURE_BYTES // len(datasets),
-            )
-        )
-        for dataset in datasets
-    }
-
-
 def _picture_rows(
-    entries: Sequence[Entry], pairs: Mapping[str, Pair], side: int, most_bytes: int
+    every: Sequence[Entry], dataset: str, pairs_by_dataset: Mapping[str, Sequence[Pair]]
 ) -> Iterator[dict[str, Any]]:
     """The most telling pictures of one data set, until their bytes are used up."""
+    entries, side = [entry for entry in every if entry.dataset == dataset], _side(every)
+    pairs = {pair.name: pair for pair in pairs_by_dataset.get(dataset, ())}
     tables = {entry.method: picture_scores(entry) for entry in entries}
-    used = 0
-    for choice in choose_pictures(entries, entries[0].dataset, MOST_PICTURES):
+    left = PICTURE_BYTES // len(datasets_of(every))
+    for choice in choose(list(tables.values()), MOST_PICTURES):
         if choice.name not in pairs:
             continue
         looks = read_looks(pairs[choice.name], entries)
         maps = {
             entry.method: {
-                "src": _jpeg(saliency, side),
-                "why": _why_no_map(entry, choice.name) if saliency is None else "",
+                "src": _thumbnail(saliency, side),
+                "why": entry.failed.get(choice.name, "no map") if saliency is None else "",
                 "scores": {key: finite(tables[entry.method].get(choice.name, {}).get(key)) for key in PICTURE_SCORES},
             }
             for entry, saliency in zip(entries, looks.maps, strict=True)
         }
-        picture, mask = _jpeg(looks.picture, side), _jpeg(looks.mask, side)
-        used += len(picture) + len(mask) + sum(len(str(one["src"])) for one in maps.values())
-        if used > most_bytes:
+        row = {"picture": _thumbnail(looks.picture, side), "mask": _thumbnail(looks.mask, side), "maps": maps}
+        left -= sum(len(str(one)) for one in (row["picture"], row["mask"], *(one["src"] for one in maps.values())))
+        if left < 0:
             return
-        yield {
-            "name": choice.name, "why": choice.why, "key": choice.key, "spread": choice.spread, "mean": choice.mean,
-            "picture": picture, "mask": mask, "maps": maps,
-        }  # fmt: skip
+        yield dataclasses.asdict(choice) | row
 
 
-def _why_no_map(entry: Entry, name: str) -> str:
-    return entry.failed.get(name, "no map")
+def _thumbnail(image: Array | None, side: int) -> str:
+    """A data URI, or "" where there is no picture."""
+    return "" if image is None else data_uri(shrink(image, side), quality=80)
 
 
-def _jpeg(image: Array | None, side: int) -> str:
-    """A data URI, or "" where there is no picture. ``image`` is grey or RGB."""
-    if image is None:
-        return ""
-    small = shrink(image, side)
-    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(small[..., ::-1]) if small.ndim == 3 else small, options)
-    if not done:
-        raise ValueError(f"an image of shape {image.shape} could not be encoded")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+def _states(entries: Sequence[Entry]) -> Table:
+    """How complete each method is on each data set."""
+    heads = ("Data set", "Scored", "Missing", "Not readable", "Without a picture", "Resized to the mask")
+    rows = []
+    for entry in entries:
+        failed = [f"{name}: {reason}" for name, reason in entry.failed.items()]
+        lists = (entry.missing, failed, entry.extra, entry.resized)
+        cells = [Cell(entry.dataset), Cell(f"{len(entry.pictures):,} of {entry.expected:,}"), *map(_names, lists)]
+        label = entry.method + f" {DAGGER}" * (not entry.complete)
+        rows.append(Row(label, dict(zip(heads, cells, strict=True))))
+    return Table("found", "Maps found", [Column(head, head, left=True) for head in heads], rows, head="Method")
 
 
-def _state(entry: Entry) -> dict[str, Any]:
-    """How complete a method is on a data set, in words."""
-    lists = (("missing", entry.missing), ("extra", entry.extra), ("resized", entry.resized))
-    texts = {kind: _names(names) for kind, names in lists}
-    failed = [f"{name}: {reason}" for name, reason in entry.failed.items()]
-    return {
-        "method": entry.method, "dataset": entry.dataset, "complete": entry.complete,
-        "scored": len(entry.pictures), "expected": entry.expected, "failed": _names(failed), **texts,
-    }  # fmt: skip
-
-
-def _names(names: Sequence[str]) -> tuple[int, str]:
-    """How many, and the first of them."""
+def _names(names: Sequence[str]) -> Cell:
+    """How many, and the first of them below."""
     more = len(names) - _LISTED
-    return len(names), ", ".join(names[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+    listed = ", ".join(names[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+    return Cell(f"{len(names):,}" if names else DASH, details=listed)

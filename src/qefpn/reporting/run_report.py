@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from qefpn.atomic import write_atomic
-from qefpn.reporting.before_after import changes
-from qefpn.reporting.published import load_published
-from qefpn.reporting.results import RunResults, read_run
-from qefpn.reporting.tables import METRICS, MetricTable, metric_tables
+from qefpn.reporting import sections
+from qefpn.reporting.before_after import change_table, changes
+from qefpn.reporting.comparison import run_tables
+from qefpn.reporting.pages import render as render_page
+from qefpn.reporting.published import Published, load_published
+from qefpn.reporting.results import RunResults, Sample, read_run
+from qefpn.reporting.tables import Table, metric
 
 #: figures of the headline, the first two in large type
 HEADLINE = ("max_f", "mae", "weighted_f", "mean_f", "s_measure", "e_measure")
@@ -25,7 +27,7 @@ class GridRow:
 
     name: str
     group: str
-    figures: list[tuple[str, str]]
+    figures: list[str]
     panels: list[tuple[str, str]]
 
 
@@ -58,82 +60,94 @@ def write_run_report(run_dir: str | Path, output: str | Path | None = None, *, c
     """
     results = read_run(Path(run_dir))
     path = Path(output) if output is not None else results.directory / "report.html"
-    page = render(results, cases)
-    write_atomic(path, page)
+    write_atomic(path, render(results, cases))
     return path
 
 
 def render(results: RunResults, cases: int = 3) -> str:
     """The page as text."""
-    import jinja2
-
-    from qefpn.reporting import sections
+    from qefpn.reporting.pictures import PANELS
 
     published = load_published()
-    tables = metric_tables(results.metrics, results.floors, published)
-    templates = resources.files("qefpn.reporting") / "templates"
-    names = ("run_report.html", "report.css")
-    sources = {name: (templates / name).read_text(encoding="utf-8") for name in names}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(sources), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    return environment.get_template("run_report.html").render(
+    tables = run_tables(results.metrics, results.floors, published)
+    changed = changes(results.directory)
+    contents = [("headline", "Headline"), ("settings", "Settings"), ("training", "Training"), ("metrics", "Metrics")]
+    contents += [("before", "Before and after")] if changed else []
+    contents += [("learned", "What was learned"), ("curves", "Curves"), ("pictures", "Pictures")]
+    return render_page(
+        "run_report.html",
         title=results.directory.resolve().name or "run",
-        cards=[_card(table, results.metrics[table.dataset]) for table in tables],
+        contents=contents,
+        cards=[_card(table, results.metrics[table.title], published) for table in tables],
         settings=sections.settings(results.config),
         config_text=results.config_text,
         training=sections.training_charts(results),
         tables=tables,
-        any_published=any(table.official_images for table in tables),
+        any_published=any(published.official_images(table.title) for table in tables),
         source=published.source,
         protocol=str(results.config.get("protocol", "f3net")),
-        changes=changes(results.directory),
+        changes=change_table(changed) if changed else None,
         learned=sections.learned(results),
         curves=sections.curve_charts(results),
         galleries=[gallery for dataset in results.datasets for gallery in _gallery(results, dataset, cases)],
-        panel_titles=_panel_titles(),
+        panel_titles=PANELS,
         problems=results.problems,
     )
 
 
-def _panel_titles() -> tuple[str, ...]:
-    from qefpn.reporting.pictures import PANELS
-
-    return PANELS
-
-
-def _card(table: MetricTable, figures: Mapping[str, Any]) -> dict[str, Any]:
-    by_key = {metric.key: metric for metric in METRICS}
-    values = [(by_key[key], by_key[key].text(figures.get(key))) for key in HEADLINE]
-    return {"table": table, "large": values[:2], "small": values[2:]}
+def _card(table: Table, figures: Mapping[str, Any], published: Published) -> dict[str, Any]:
+    official, count = published.official_images(table.title), table.images
+    of = f" of {official:,}" if official not in (None, count) else ""
+    return {
+        "dataset": table.title,
+        "count": "" if count is None else f"{count:,}{of} pictures",
+        "figures": [(metric(key), metric(key).text(figures.get(key))) for key in HEADLINE],
+    }
 
 
 def _gallery(results: RunResults, dataset: str, cases: int) -> list[Gallery]:
     """The gallery of a data set in a list, empty where nothing is known of its pictures."""
-    from qefpn.reporting import pictures
+    from qefpn.reporting.pictures import histogram, panels, ranking_metric
 
-    by_key = {metric.key: metric for metric in METRICS}
-    ranked_by = pictures.ranking_metric(results.scores, dataset)
+    scores = {name: figures for (where, name), figures in results.scores.items() if where == dataset}
+    key = ranking_metric([scores])
     rows = []
-    for case in pictures.choose_cases(results.samples, results.scores, dataset, cases):
-        shown = dict.fromkeys(key for key in (ranked_by, "mae") if key)
-        figures = [(by_key[key].label, by_key[key].text(case.figures.get(key))) for key in shown]
-        rows.append(GridRow(case.sample.name, case.group, figures, pictures.panels(case.sample)))
-    own = [figures for (name, _), figures in results.scores.items() if name == dataset]
-    values = [figures[ranked_by] for figures in own if ranked_by in figures] if ranked_by else []
+    for sample, group in choose_samples([one for one in results.samples if one.dataset == dataset], scores, cases):
+        figures = scores.get(sample.name, {})
+        shown = [metric(one) for one in dict.fromkeys([key, "mae"]) if one]
+        texts = [f"{one.label} {one.text(figures.get(one.key))}" for one in shown]
+        rows.append(GridRow(sample.name, group, texts, panels(sample)))
+    values = [figures[key] for figures in scores.values() if key in figures] if key else []
     if not rows and not values:
         return []
     bars, summary = [], ""
-    if values and ranked_by:
-        counts = pictures.histogram(values)
-        top = max(counts)
+    if values and key:
+        counts = histogram(values)
+        width = 1 / len(counts)
         bars = [
-            (f"{i / len(counts):.2f} to {(i + 1) / len(counts):.2f}", count, 100 * count / top)
+            (f"{i * width:.2f} to {(i + 1) * width:.2f}", count, 100 * count / max(counts))
             for i, count in enumerate(counts)
         ]
-        unscored = len(own) - len(values)
-        median = statistics.median(values)
-        summary = f"{by_key[ranked_by].label} of {len(values):,} pictures, median {median:.3f}"
+        summary = f"{metric(key).label} of {len(values):,} pictures, median {statistics.median(values):.3f}"
+        unscored = len(scores) - len(values)
         summary += f"; {unscored:,} without a score" if unscored else ""
-    return [Gallery(dataset, rows, by_key[ranked_by].label if ranked_by else "", bars, summary)]
+    return [Gallery(dataset, rows, metric(key).label if key else "", bars, summary)]
+
+
+def choose_samples(
+    samples: Sequence[Sample], scores: Mapping[str, Mapping[str, float]], each: int = 3
+) -> list[tuple[Sample, str]]:
+    """The worst, some between and the best samples of a data set, each with its group, without repeats.
+
+    Pictures without a score are left out. Without any scores, samples at even distances are chosen, all of them
+    "between".
+    """
+    from qefpn.reporting.pictures import choose, even
+
+    groups = ("worst", "between", "best")
+    by_name = {sample.name: sample for sample in samples}
+    table = {name: scores[name] for name in by_name if name in scores}
+    chosen = choose([table], 3 * each, why=("worst", "best", "between"))
+    if not chosen:
+        return [(samples[index], "between") for index in even(len(samples), 2 * each)]
+    return [(by_name[one.name], group) for group in groups for one in chosen if one.why == group]

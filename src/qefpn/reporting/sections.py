@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from qefpn.option_names import option_name
-from qefpn.reporting.charts import Series, line_chart
+from qefpn.reporting.charts import Chart, Series, line_chart
 from qefpn.reporting.results import RunResults, finite_points, lookup
-from qefpn.reporting.tables import BEFORE, FLOOR_LABELS, METRICS, Metric, finite, floor_label
+from qefpn.reporting.tables import BEFORE, FLOOR_LABELS, Cell, Column, Row, Table, finite, floor_label, metrics_of
 
 #: settings that tell runs apart, in the order in which a reader asks; nested keys with dots
 INTERESTING = (
@@ -27,42 +29,12 @@ CURVE_LABELS = {"model": "This run", **FLOOR_LABELS}
 
 
 @dataclass(frozen=True)
-class Chart:
-    """An SVG and its caption."""
-
-    title: str
-    svg: str
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Gain:
-    """One line of "what was learned": the run against its floors in one metric."""
-
-    metric: Metric
-    run: str
-    floors: list[str]
-    gain: str
-    beaten: bool | None  # None where there is nothing to compare
-
-
-@dataclass
 class Learned:
-    """What was learned, on one data set."""
+    """What was learned on one data set: every figure of the run beside its floors, and the gain on the better floor."""
 
     dataset: str
-    floors: list[str]
-    gains: list[Gain] = field(default_factory=list)
-
-    @property
-    def verdict(self) -> str:
-        compared = [gain for gain in self.gains if gain.beaten is not None]
-        beaten = sum(bool(gain.beaten) for gain in compared)
-        if not compared:
-            return "no floors were scored"
-        if beaten == len(compared):
-            return f"better than every floor in all {beaten} figures"
-        return f"better than every floor in {beaten} of {len(compared)} figures"
+    verdict: str
+    table: Table
 
 
 def settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -156,73 +128,63 @@ def _not_finite(log: Mapping[str, Sequence[tuple[float, float]]], columns: Seque
 def curve_charts(results: RunResults) -> dict[str, list[Chart]]:
     """Data set → its precision-recall chart and its F chart, of the run and its floors."""
     out = {}
+    unit = (-0.02, 1.02)
     for number, (dataset, entrants) in enumerate(results.curves.items()):
         pr, f = [], []
         for entrant, curves in entrants.items():
-            label = CURVE_LABELS.get(entrant, entrant)
-            dashed = entrant != "model"
-            precision, recall = curves.get("precision", []), curves.get("recall", [])
-            points = [(r, p) for p, r in zip(precision, recall, strict=False)]
-            pr.append(Series(label, _finite_pairs(points), dashed=dashed))
-            values = curves.get("f_curve", [])  # index 0 is threshold 255
-            points = [(255.0 - index, value) for index, value in enumerate(values)][::-1]
-            f.append(Series(label, _finite_pairs(points), dashed=dashed))
-        options: dict[str, Any] = {"y_range": (-0.02, 1.02)}
+            label, dashed = CURVE_LABELS.get(entrant, entrant), entrant != "model"
+            both = list(zip(curves.get("recall", []), curves.get("precision", []), strict=False))
+            pr.append(Series(label, _finite_pairs(both), dashed=dashed))
+            values = [(255.0 - index, value) for index, value in enumerate(curves.get("f_curve", []))]
+            f.append(Series(label, _finite_pairs(values[::-1]), dashed=dashed))  # index 0 is threshold 255
+        kinds: list[tuple[str, str, list[Series], dict[str, Any]]] = [
+            ("Precision and recall", "precision over recall", pr,
+             {"x_label": "recall", "y_label": "precision", "x_range": unit}),
+            ("F-measure over the threshold", "F-measure over the threshold", f,
+             {"x_label": "threshold", "y_label": "F (β² = 0.3)", "x_range": (0, 255)}),
+        ]  # fmt: skip
         charts = [
-            Chart(
-                "Precision and recall",
-                line_chart(
-                    f"pr{number}",
-                    pr,
-                    title=f"{dataset}: precision over recall",
-                    x_label="recall",
-                    y_label="precision",
-                    x_range=(-0.02, 1.02),
-                    **options,
-                ),  # fmt: skip
-            ),
-            Chart(
-                "F-measure over the threshold",
-                line_chart(
-                    f"f{number}",
-                    f,
-                    title=f"{dataset}: F-measure over the threshold",
-                    x_label="threshold",
-                    y_label="F (β² = 0.3)",
-                    x_range=(0, 255),
-                    **options,
-                ),  # fmt: skip
-            ),
+            Chart(name, line_chart(f"{kind[0]}{number}", series, title=f"{dataset}: {kind}", y_range=unit, **options))
+            for name, kind, series, options in kinds
         ]
         out[dataset] = [chart for chart in charts if chart.svg]
     return out
 
 
 def _finite_pairs(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in finite_points(points) if x == x and abs(x) != float("inf")]
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
 def learned(results: RunResults) -> list[Learned]:
-    """Each data set with floors: every metric of the run and its floors, and the gain on the better floor."""
+    """Each data set that has floors."""
     out = []
     for dataset, figures in results.metrics.items():
         found = results.floors.get(dataset) or {}
-        floors = {name: figures for name, figures in found.items() if name != BEFORE}  # which has learned
+        floors = {name: values for name, values in found.items() if name != BEFORE}  # which has learned
         if not floors:
             continue
-        table = Learned(dataset, [floor_label(name) for name in floors])
-        for metric in METRICS:
-            run = finite(figures.get(metric.key))
-            values = [finite(floor.get(metric.key)) for floor in floors.values()]
-            present = [value for value in values if value is not None]
-            if run is None and not present:
-                continue
-            gain, beaten = "–", None
-            if run is not None and present:
-                toughest = min(present) if metric.lower_is_better else max(present)
-                beaten = metric.better(run, toughest)
-                gain = f"{run - toughest:+.{metric.digits}f}".replace("-", "−")
-            texts = [metric.text(value) for value in values]
-            table.gains.append(Gain(metric, metric.text(run), texts, gain, beaten))
-        out.append(table)
+        columns = [Column("run", "This run"), *(Column(name, floor_label(name)) for name in floors)]
+        rows, won = [], []
+        for metric in metrics_of([figures, *floors.values()]):
+            run, beside = (
+                metric.cell(figures.get(metric.key)),
+                {n: metric.cell(f.get(metric.key)) for n, f in floors.items()},
+            )
+            cells = {"run": run, **{name: dataclasses.replace(cell, kind="soft") for name, cell in beside.items()}}
+            known = [cell.value for cell in beside.values() if cell.value is not None]
+            if run.value is not None and known:
+                toughest = metric.best(known)
+                won.append(metric.beats(run.value, toughest))
+                mark, kind = ("✓", "yes") if won[-1] else ("✗", "no")
+                cells["gain"] = Cell(f"{metric.signed(run.value - toughest)} {mark}", kind=kind)
+            rows.append(Row(metric.head, cells))
+        table = Table(dataset, dataset, [*columns, Column("gain", "Gain")], rows, head="Metric")
+        out.append(Learned(dataset, _verdict(won), table))
     return out
+
+
+def _verdict(won: Sequence[bool]) -> str:
+    if not won:
+        return "no floors were scored"
+    share = f"all {len(won)}" if all(won) else f"{sum(won)} of {len(won)}"
+    return f"better than every floor in {share} figures"

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qefpn.atomic import write_atomic
 from qefpn.errors import UserError
+from qefpn.reporting.charts import COLOURS, Chart, Series, line_chart
+from qefpn.reporting.latex import latex, latex_document
+from qefpn.reporting.pages import render
 from qefpn.reporting.published import Published, load_published
-from qefpn.reporting.sections import Chart
-from qefpn.reporting.sweep_curves import sweep_charts
-from qefpn.reporting.sweep_latex import latex_document, latex_tables
-from qefpn.reporting.sweep_tables import EXPLAINED, SweepReport, build_report
-from qefpn.reporting.sweep_text import csv_figures, csv_jobs, markdown_sweep
+from qefpn.reporting.renderers import markdown, plain_markdown, terminal
+from qefpn.reporting.results import finite_points
+from qefpn.reporting.sweep_rows import Section
+from qefpn.reporting.sweep_runs import SweepRun
+from qefpn.reporting.sweep_tables import EXPLAINED, SweepReport, build_report, csv_figures, csv_jobs
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,8 @@ def write_sweep_report(runs: Path, output: Path | None = None, published: Publis
     texts = {
         "sweep_report.html": render_sweep(report),
         "sweep_report.md": markdown_sweep(report),
-        "sweep_report.tex": latex_document(report),
-        "sweep_tables.tex": latex_tables(report),
+        "sweep_report.tex": latex_document(f"Ablations: {report.title}", "sweep_tables.tex"),
+        "sweep_tables.tex": latex_sweep(report),
         "sweep_report.csv": csv_figures(report, published),
         "sweep_jobs.csv": csv_jobs(report),
     }
@@ -55,26 +63,98 @@ def write_sweep_report(runs: Path, output: Path | None = None, published: Publis
     return WrittenSweep(report, [folder / name for name in texts])
 
 
+def terminal_sweep(report: SweepReport) -> Iterator[RenderableType]:
+    """Rich tables: the figures, what ours were trained on, then what was left out."""
+    from rich.text import Text
+
+    yield from map(terminal, report.tables())
+    if report.blocks:
+        yield Text(EXPLAINED, style="dim")
+    if report.left_out:
+        yield terminal(report.left_out_table)
+    yield from map(Text, report.remarks)
+
+
+def markdown_sweep(report: SweepReport) -> str:
+    """The whole report but its curves."""
+    parts = [f"# Ablations: {plain_markdown(report.title)}"]
+    if report.blocks:
+        parts.append(EXPLAINED + (f" Figures marked (paper) are those of {report.source}." if report.source else ""))
+    every = [*report.tables(), report.jobs, *([report.left_out_table] if report.left_out else [])]
+    parts += [markdown(table, "## {}").rstrip() for table in every]
+    return "\n\n".join([*parts, *map(plain_markdown, report.remarks)]) + "\n"
+
+
+def latex_sweep(report: SweepReport) -> str:
+    """Every table as a ``table``."""
+    seeds = "Mean and standard deviation over $n$ seeds."
+    out = [
+        dataclasses.replace(one, title=f"{one.title}. {seeds}" if one.name == "figures" else f"{one.title}.")
+        for one in [*report.tables(), report.jobs]
+    ]
+    if report.left_out:
+        short = dataclasses.replace(report, left_out=[(job, state, why[:80]) for job, state, why in report.left_out])
+        out.append(dataclasses.replace(short.left_out_table, title="Not in the tables."))
+    return latex(out)
+
+
 def render_sweep(report: SweepReport) -> str:
     """The page as text."""
-    import jinja2
-
-    templates = resources.files("qefpn.reporting") / "templates"
-    names = ("sweep_report.html", "report.css")
-    sources = {name: (templates / name).read_text(encoding="utf-8") for name in names}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(sources), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    curves: list[tuple[str, list[Chart]]] = []
-    for number, section in enumerate(report.sections):
-        drawn = sweep_charts(section, f"curve{number}")
-        if drawn:
-            curves.append((section.title, drawn))
+    curves = [(section.title, sweep_charts(section, f"curve{n}")) for n, section in enumerate(report.sections)]
     groups = [
-        (section.title, section, [block for block in report.blocks if block.title == section.title])
-        for section in report.sections
+        (f"section{number}", section.title, blocks)
+        for number, section in enumerate(report.sections, 1)
+        if (blocks := [block for block in report.blocks if block.section is section])
     ]
-    return environment.get_template("sweep_report.html").render(
-        report=report, groups=groups, curves=curves, explained=EXPLAINED
+    contents = [(identifier, title) for identifier, title, _ in groups]
+    contents += [("training", "Training curves"), ("jobs", "Jobs")]
+    contents += [("left-out", "Not in the tables")] if report.left_out else []
+    return render(
+        "sweep_report.html",
+        title=report.title,
+        contents=contents,
+        report=report,
+        groups=groups,
+        curves=[(title, charts) for title, charts in curves if charts],
+        explained=EXPLAINED,
     )
+
+
+def sweep_charts(section: Section, identifier: str) -> list[Chart]:
+    """Loss, validation metric and solver residual over the optimizer steps: a colour a row, a line a run.
+
+    Args:
+        section: its rows; runs without figures are drawn too.
+        identifier: unique on the page.
+    """
+    monitors = dict.fromkeys(_monitor(run) for row in section.rows for run in row.every)
+    validation = " / ".join(name.replace("val_", "").replace("_", " ") for name in monitors)
+    panels = [
+        ("Loss", "loss"),
+        (f"Validation: {validation}", ""),
+        ("Relative residual of the solver", "solver_residual"),
+    ]
+    out = []
+    for number, (title, column) in enumerate(panels):
+        lines = []
+        for index, row in enumerate(section.rows):
+            for run in row.every:
+                name = column or _monitor(run)  # the one that chose the checkpoint, a run at a time
+                points = finite_points(run.results.log.get(name, [])) if run.results else []
+                valid = name.startswith("val_")
+                dashed = index % (2 * len(COLOURS)) >= len(COLOURS)
+                lines.append(Series(row.label, points, not valid, dashed, valid and len(points) < 40, index))
+        logarithmic = column == "solver_residual"
+        drawn = [one.colour or 0 for one in lines if any(y > 0 or not logarithmic for _, y in one.points)]
+        svg = line_chart(
+            f"{identifier}-{number}", lines, title=title, x_label="optimizer step", log_y=logarithmic, width=1.1
+        )
+        if svg:
+            repeats = len(set(drawn)) > len(COLOURS)
+            caption = f"Rows beyond the first {len(COLOURS)} repeat the colours, dashed." if repeats else ""
+            out.append(Chart(title, svg, caption))
+    return out
+
+
+def _monitor(run: SweepRun) -> str:
+    return str(run.config.get("monitor") or "val_weighted_f")

@@ -51,6 +51,11 @@ class Costs:
     memory_mb: float | None = None
     parameters: int | None = None
 
+    @property
+    def pace(self) -> float | None:
+        """Milliseconds a step."""
+        return 1000 * self.seconds / self.steps if self.seconds and self.steps else None
+
 
 @dataclass
 class SweepRun:

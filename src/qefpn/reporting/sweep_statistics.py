@@ -1,4 +1,4 @@
-"""Mean, deviation and difference of rows that were trained with several seeds."""
+"""Mean, deviation and difference of rows that were trained with several seeds, and what they tell, in words."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from qefpn.reporting.tables import finite
 
 #: two-sided level of Welch's test
 LEVEL = 0.05
+#: pairs of rows that are named one by one
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -33,30 +35,22 @@ def stat(values: Iterable[Any]) -> Stat | None:
 
 def spread(a: Stat, b: Stat) -> float | None:
     """√(s₁² + s₂²): how far two runs, one of each row, differ by their seeds alone; None with a single seed."""
-    if a.deviation is None or b.deviation is None:
-        return None
-    return math.hypot(a.deviation, b.deviation)
+    return None if a.deviation is None or b.deviation is None else math.hypot(a.deviation, b.deviation)
 
 
 def within_spread(a: Stat, b: Stat) -> bool | None:
     """Whether the means differ by less than the seeds' spread (or not at all); None with a single seed."""
-    width = spread(a, b)
-    if width is None:
-        return None
-    difference = abs(a.mean - b.mean)
-    return difference < width or difference == 0
+    width, difference = spread(a, b), abs(a.mean - b.mean)
+    return None if width is None else difference < width or difference == 0
 
 
 def welch(a: Stat, b: Stat) -> float | None:
     """Two-sided p of Welch's t-test (unequal variances); None with a single seed or without any spread."""
     if a.deviation is None or b.deviation is None or a.deviation == b.deviation == 0:
         return None
-    from scipy.special import stdtr
+    from scipy.stats import ttest_ind_from_stats
 
-    one, two = a.deviation**2 / a.n, b.deviation**2 / b.n
-    t = (a.mean - b.mean) / math.sqrt(one + two)
-    freedom = (one + two) ** 2 / (one**2 / (a.n - 1) + two**2 / (b.n - 1))
-    return float(2 * stdtr(freedom, -abs(t)))
+    return float(ttest_ind_from_stats(a.mean, a.deviation, a.n, b.mean, b.deviation, b.n, equal_var=False).pvalue)
 
 
 @dataclass(frozen=True)
@@ -77,6 +71,24 @@ class Differences:
     def pairs(self) -> int:
         return len(self.within) + len(self.unclear) + len(self.apart)
 
+    def describe(self) -> str:
+        """In a sentence, which names pairs where they are few."""
+        within, unclear, apart = self.within, self.unclear, self.apart
+        if not within and not unclear:
+            return "the seeds tell every two rows apart, by the spread and by Welch's test."
+        if len(within) + len(unclear) <= MOST_NAMED or len(within) == self.pairs:
+            parts = [f"smaller than the seeds' spread between {listed(within, self.pairs)}"] if within else []
+            between = listed(unclear, self.pairs)
+            parts += [f"larger, but not significant by Welch's test, between {between}"] if unclear else []
+            return f"the difference is {', and '.join(parts)}."
+        counts = f"{len(within)} of the {self.pairs} differences between two rows are smaller than the seeds' spread"
+        counts += f", {len(unclear)} larger, but not significant by Welch's test" if unclear else ""
+        if not apart:
+            return f"{counts}: no two rows are told apart."
+        if len(apart) <= MOST_NAMED:
+            return f"{counts}; told apart: {listed(apart, self.pairs)}."
+        return f"{counts}; the other {len(apart)} tell the rows apart."
+
 
 def differences(stats: Mapping[str, Stat | None]) -> Differences:
     """Compare each two rows with several seeds; rows with one seed are left out."""
@@ -85,12 +97,8 @@ def differences(stats: Mapping[str, Stat | None]) -> Differences:
     for index, (first, a) in enumerate(present):
         for second, b in present[index + 1 :]:
             p = welch(a, b)
-            if within_spread(a, b):
-                out.within.append((first, second))
-            elif p is not None and p >= LEVEL:
-                out.unclear.append((first, second))
-            else:
-                out.apart.append((first, second))
+            kind = out.within if within_spread(a, b) else out.unclear if p is not None and p >= LEVEL else out.apart
+            kind.append((first, second))
     return out
 
 

@@ -1,54 +1,18 @@
-"""The table of figures: rows, what is best in each column, and its terminal and Markdown form."""
+"""The one table behind every report: columns, rows, what is best, marks and notes; free of any output format.
+
+Renderers are in `renderers` (terminal, Markdown, CSV), `latex` and, for pages, ``templates/parts.html``.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qefpn.reporting.published import Published
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-Figures = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A column: its key in metrics.json, how it is written, and which way is better."""
-
-    key: str
-    label: str
-    title: str
-    lower_is_better: bool = False
-    digits: int = 3
-
-    @property
-    def arrow(self) -> str:
-        return "↓" if self.lower_is_better else "↑"
-
-    def text(self, value: Any) -> str:
-        """The value as the tables print it; a dash where there is none."""
-        number = finite(value)
-        return "–" if number is None else f"{number:.{self.digits}f}"
-
-    def better(self, a: float, b: float) -> bool:
-        """Whether ``a`` beats ``b``."""
-        return a < b if self.lower_is_better else a > b
-
-
-METRICS = (
-    Metric("mae", "MAE", "Mean absolute error", lower_is_better=True),
-    Metric("mean_f", "mean F", "F-measure (β² = 0.3) at the adaptive threshold, averaged over pictures"),
-    Metric("weighted_f", "weighted F", "Weighted F-measure (β² = 1)"),
-    Metric("max_f", "max F", "Maximum F-measure over 256 thresholds"),
-    Metric("s_measure", "S", "Structure measure (α = 0.5)"),
-    Metric("e_measure", "E", "Enhanced-alignment measure at the adaptive threshold"),
-    Metric("binary_ratio", "binary %", "Share of pixels above 0.9 or below 0.1", digits=2),
-)
-
+DASH = "–"
+DAGGER = "†"
 BEFORE = "before"
 """The network before a fine-tuning, among the floors."""
 FLOOR_LABELS = {"gaussian": "Centred Gaussian", "untrained": "Untrained network", BEFORE: "Before (init)"}
@@ -70,216 +34,266 @@ def floor_label(name: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """One printed figure."""
+    """One printed entry.
 
-    text: str
-    best: bool = False
-    note: int | None = None  # number of its footnote, from 1
+    Attributes:
+        text: as printed.
+        value: in full, for programs and for sorting; None where there is no figure.
+        rival: the figure that it is sorted and ranked by; another one than ``value`` for a misprint.
+        competes: whether it is ranked.
+        rank: 1 is the best of its column and contest; None beyond the table's places.
+        mark: printed behind the text, such as ``≈``.
+        note: text of its footnote.
+        kind: "yes", "no" or "soft", for renderers with colours.
+        details: more than fits, for pages, which fold it away.
+    """
+
+    text: str = DASH
+    value: float | None = None
+    rival: float | None = None
+    competes: bool = True
+    rank: int | None = None
+    mark: str = ""
+    note: str = ""
+    kind: str = ""
+    details: str = ""
+
+    @property
+    def best(self) -> bool:
+        return self.rank == 1
+
+
+NOTHING = Cell()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key in metrics.json, how its figures are written, and which way is better.
+
+    Attributes:
+        better: "low", "high", or "" where nothing is ranked.
+        digits: decimals that are printed; figures that print alike rank alike.
+        latex: the head in LaTeX; the escaped label without.
+        left: text, to be set to the left and wrapped.
+        group: a head above, of several columns.
+    """
+
+    key: str
+    label: str
+    title: str = ""
+    better: str = ""
+    digits: int = 3
+    latex: str = ""
+    left: bool = False
+    group: str = ""
+
+    @property
+    def head(self) -> str:
+        return f"{self.label} {self.arrow}".rstrip()
+
+    @property
+    def arrow(self) -> str:
+        return {"low": "↓", "high": "↑"}.get(self.better, "")
+
+    def text(self, value: Any) -> str:
+        """The value as tables print it; a dash where there is none."""
+        number = finite(value)
+        return DASH if number is None else f"{number:.{self.digits}f}"
+
+    def signed(self, value: float) -> str:
+        """A difference as tables print it."""
+        return f"{value:+.{self.digits}f}".replace("-", "−")
+
+    def beats(self, a: float, b: float) -> bool:
+        """Whether ``a`` is better than ``b``."""
+        return a < b if self.better == "low" else a > b
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of some values."""
+        return min(values) if self.better == "low" else max(values)
+
+    def cell(self, value: Any, competes: bool = True) -> Cell:
+        """A figure that is ranked as it is, or not at all."""
+        number = finite(value)
+        return Cell(self.text(number), number, number, competes)
+
+
+def _figure(key: str, label: str, title: str, latex: str = "", better: str = "high", digits: int = 3) -> Column:
+    arrow = r"\downarrow" if better == "low" else r"\uparrow"
+    return Column(key, label, title, better, digits, f"{latex}${arrow}$" if latex else "")
+
+
+METRICS = (
+    _figure("mae", "MAE", "Mean absolute error", "MAE ", "low"),
+    _figure(
+        "mean_f", "mean F", "F-measure (β² = 0.3) at the adaptive threshold, averaged over pictures", r"$mF_\beta$"
+    ),
+    _figure("weighted_f", "weighted F", "Weighted F-measure (β² = 1)", r"$F^\omega_\beta$"),
+    _figure("max_f", "max F", "Maximum F-measure over 256 thresholds", r"$F_{\max}$"),
+    _figure("s_measure", "S", "Structure measure (α = 0.5)", "$S_m$"),
+    _figure("e_measure", "E", "Enhanced-alignment measure at the adaptive threshold", "$E_m$"),
+    _figure("binary_ratio", "binary %", "Share of pixels above 0.9 or below 0.1", r"Binary \% ", digits=2),
+    _figure("mean_curve_f", "mean F curve", "F-measure averaged over 256 thresholds", r"$\overline{F_\beta}$"),
+    _figure("mean_e", "mean E", "Enhanced-alignment measure averaged over 256 thresholds", r"$\overline{E_m}$"),
+    _figure("max_e", "max E", "Maximum enhanced-alignment measure over 256 thresholds", r"$E_{\max}$"),
+)
+"""Every figure that a table prints, in its order; the first seven are those of metrics.json."""
+
+_LOWER = ("mae", "ber", "fpr", "hce")
+_BY_KEY = {one.key: one for one in METRICS}
+_SAME = {
+    "f_adaptive": "mean_f", "f_mean": "mean_curve_f", "f_max": "max_f",
+    "e_adaptive": "e_measure", "e_mean": "mean_e", "e_max": "max_e",
+}  # fmt: skip
+"""Names that say which, of figures that have another key too."""
+
+
+def metric(key: str) -> Column:
+    """The column of a figure; one that `METRICS` does not have is called by its key.
+
+    >>> metric("mae").head, metric("ber_max").head, metric("e_max").label
+    ('MAE ↓', 'ber max ↓', 'max E')
+    """
+    known = _BY_KEY.get(_SAME.get(key, key))
+    if known is not None:
+        return known
+    low = any(part in _LOWER for part in key.split("_"))
+    return Column(key, key.replace("_", " "), key, "low" if low else "high")
+
+
+def metrics_of(figures: Iterable[Mapping[str, Any]]) -> list[Column]:
+    """The columns of what any of the records has a figure for: the known ones in their order, then the others."""
+    keys = dict.fromkeys(key for one in figures for key, value in one.items() if finite(value) is not None)
+    others = [key for key in keys if key not in _BY_KEY and key not in _SAME and key != "images"]
+    return [one for one in METRICS if one.key in keys] + [metric(key) for key in others]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method. ``kind`` is "run", "floor" or "published"."""
+    """One line.
+
+    Attributes:
+        cells: by column; what is not there is a dash.
+        kind: "run", "floor", "published", "paper", "ours" or "", for renderers.
+        aside: what stands behind the label in brackets, such as a year.
+        contest: rows are ranked among those of the same one.
+        first: begins a group of rows.
+    """
 
     label: str
-    kind: str
-    cells: list[Cell]
-    year: int | None = None
+    cells: Mapping[str, Cell]
+    kind: str = ""
+    aside: str = ""
+    contest: str = ""
+    first: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.label} ({self.aside})" if self.aside else self.label
+
+    def cell(self, column: Column) -> Cell:
+        return self.cells.get(column.key, NOTHING)
 
 
-@dataclass
-class MetricTable:
-    """The table of one data set."""
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns.
 
-    dataset: str
-    metrics: list[Metric]
+    Attributes:
+        name: for identifiers and files.
+        head: over the rows' labels.
+        notes: sentences below.
+        images: pictures of its data set, beside the title.
+        places: how many of a column are marked: the best, or the best three.
+    """
+
+    name: str
+    title: str
+    columns: list[Column]
     rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    head: str = "method"
     images: int | None = None
-    official_images: int | None = None
-    footnotes: list[str] = field(default_factory=list)
+    places: int = 1
 
     @property
-    def partial(self) -> bool:
-        """Whether another number of pictures was scored than the official set has."""
-        return None not in (self.images, self.official_images) and self.images != self.official_images
+    def footnotes(self) -> list[str]:
+        """The texts of all cells' notes, each once, in the order in which they are numbered."""
+        return list(dict.fromkeys(c.note for row in self.rows for one in self.columns if (c := row.cell(one)).note))
 
-    @property
-    def remark(self) -> str:
-        """One sentence where the published figures are not of the same pictures, else empty."""
-        if not self.partial:
-            return ""
-        return (
-            f"{self.images:,} pictures were scored; the official {self.dataset} has "
-            f"{self.official_images:,}. The published figures are of all of them: compare with care."
-        )
+    def texts(self, row: Row) -> list[str]:
+        """A row as printed, its label first."""
+        return [row.name, *(row.cell(column).text for column in self.columns)]
+
+    def shown(self) -> Table:
+        """Without the columns that no row has a figure for."""
+        some = [c for c in self.columns if any(row.cell(c).value is not None for row in self.rows)]
+        return dataclasses.replace(self, columns=some)
+
+    def ranked(self) -> Table:
+        """With the ranks of all cells: the one rule of every table.
+
+        In each column that has a better direction, and among the rows of each contest, the figures that compete are
+        ordered as they are printed: equal ones rank alike, and the next place follows without a gap. The first
+        `places` are marked. A figure with no other to compare with has no rank.
+        """
+        ranks: dict[tuple[int, str], int] = {}
+        for column in (one for one in self.columns if one.better):
+            for contest in {row.contest for row in self.rows}:
+                rivals = {
+                    index: column.text(cell.rival)
+                    for index, row in enumerate(self.rows)
+                    if row.contest == contest and (cell := row.cell(column)).competes and cell.rival is not None
+                }
+                if len(rivals) < 2:
+                    continue
+                order = sorted(set(rivals.values()), key=float, reverse=column.better == "high")[: self.places]
+                ranks |= {(i, column.key): order.index(text) + 1 for i, text in rivals.items() if text in order}
+        rows = [
+            dataclasses.replace(
+                row, cells={k: dataclasses.replace(c, rank=ranks.get((i, k))) for k, c in row.cells.items()}
+            )
+            for i, row in enumerate(self.rows)
+        ]
+        return dataclasses.replace(self, rows=rows)
 
 
-def metric_tables(
-    metrics: Mapping[str, Figures],
-    floors: Mapping[str, Mapping[str, Figures]] | None = None,
-    published: Published | None = None,
-    label: str = "This run",
-) -> list[MetricTable]:
-    """One table a data set: the run, its floors, and the published methods where the set is an official one.
+def text_table(
+    name: str,
+    title: str,
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    notes: Sequence[str] = (),
+    left: Any = (),
+) -> Table:
+    """A table of texts, nothing ranked.
 
     Args:
-        metrics: the content of metrics.json.
-        floors: the content of floors.json.
-        published: the paper's figures (`load_published`); None leaves them out.
-        label: what to call the run.
-
-    A column that no row has a figure for is left out. The best figure of a column is the best as printed, so
-    equal figures are all best; a published misprint competes with its corrected figure where that is known.
-    Beside published methods, a metric that they do not report has no best.
+        heads: the first is that of the rows' labels.
+        left: heads whose column is text, or True for all of them.
     """
-    return [
-        _one_table(dataset, figures, (floors or {}).get(dataset) or {}, published, label)
-        for dataset, figures in metrics.items()
-    ]
+    columns = [Column(head, head, left=left is True or head in left) for head in heads[1:]]
+    lines = [Row(row[0], {c.key: Cell(text) for c, text in zip(columns, row[1:], strict=True)}) for row in rows]
+    return Table(name, title, columns, lines, list(notes), heads[0])
 
 
-def _one_table(
-    dataset: str,
-    figures: Figures,
-    floors: Mapping[str, Figures],
-    published: Published | None,
-    label: str,
-) -> MetricTable:
-    entries: list[tuple[str, str, int | None, Figures, dict[str, int]]] = [(label, "run", None, figures, {})]
-    entries += [(floor_label(name), "floor", None, values, {}) for name, values in floors.items()]
-    # figures that compete for the best: as shown, but for misprints, which compete corrected
-    ranked: list[dict[str, float | None]] = [
-        {metric.key: finite(entry[3].get(metric.key)) for metric in METRICS} for entry in entries
-    ]
-    footnotes: list[str] = []
-    for row in published.rows("I", dataset) if published and published.official_name(dataset) else []:
-        notes = {}
-        competing: dict[str, float | None] = {m.key: row.values.get(m.key) for m in METRICS}
-        for key, misprint in row.misprints.items():
-            footnotes.append(misprint.note)
-            notes[key] = len(footnotes)
-            competing[key] = misprint.correct
-        name = f"{row.method} (paper)" if row.method == "QEFPN" else row.method
-        entries.append((name, "published", row.year, row.values, notes))
-        ranked.append(competing)
-    shown = [m for m in METRICS if any(finite(entry[3].get(m.key)) is not None for entry in entries)]
-    best = {metric.key: _best(metric, [row[metric.key] for row in ranked]) for metric in shown}
-    if any(entry[1] == "published" for entry in entries):  # a metric that none of them reports has no contest
-        reported = set(published.columns("I")) if published else set()
-        best = {key: value if key in reported else None for key, value in best.items()}
-    rows = []
-    for (name, kind, year, values, notes), competing in zip(entries, ranked, strict=True):
-        cells = []
-        for metric in shown:
-            figure = _rounded(metric, competing[metric.key])
-            is_best = len(entries) > 1 and figure is not None and figure == best[metric.key]
-            cells.append(Cell(metric.text(values.get(metric.key)), is_best, notes.get(metric.key)))
-        rows.append(Row(name, kind, cells, year))
-    count = finite(figures.get("images"))
-    return MetricTable(
-        dataset,
-        shown,
-        rows,
-        images=None if count is None else int(count),
-        official_images=published.official_images(dataset) if published else None,
-        footnotes=footnotes,
-    )
-
-
-def _rounded(metric: Metric, value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{metric.digits}f}")
-
-
-def _best(metric: Metric, values: list[float | None]) -> float | None:
-    present = [value for value in (_rounded(metric, v) for v in values) if value is not None]
-    if not present:
-        return None
-    return min(present) if metric.lower_is_better else max(present)
-
-
-def terminal_table(
-    metrics: Mapping[str, Figures],
-    floors: Mapping[str, Mapping[str, Figures]] | None = None,
-    published: Published | None = None,
-    label: str = "This run",
-) -> Table:
-    """A rich table of every data set; the best figure of each set and column is bold and green.
-
-    Arguments as those of `metric_tables`. Remarks and footnotes are in the caption. Eighty columns hold it.
-    """
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    tables = metric_tables(metrics, floors, published, label)
-    shown = [m for m in METRICS if any(m in table.metrics for table in tables)]
-    out = Table(box=box.SIMPLE_HEAD, header_style="bold", caption_justify="left", caption_style="dim")
-    out.collapse_padding, out.pad_edge = True, False
-    out.add_column("\nmethod", min_width=max(map(len, FLOOR_LABELS.values())), overflow="fold")
-    for metric in shown:
-        head = f"{metric.label} {metric.arrow}"
-        # in two lines, so that the figures and not the words set the width
-        head = head.replace(" ", "\n", 1) if head.count(" ") > 1 else "\n" + head
-        out.add_column(head, justify="right", no_wrap=True)
-    captions = []
-    offset = 0
-    for table in tables:
-        count = f" ({table.images:,})" if table.images is not None else ""
-        out.add_row(escape(table.dataset) + count, style="bold cyan")
-        for index, row in enumerate(table.rows):
-            texts = []
-            by_key = {metric.key: cell for metric, cell in zip(table.metrics, row.cells, strict=True)}
-            for metric in shown:
-                cell = by_key.get(metric.key, Cell("–"))
-                mark = f"[dim]{superscript(cell.note + offset)}[/dim]" if cell.note else ""
-                texts.append((f"[bold green]{cell.text}[/bold green]" if cell.best else cell.text) + mark)
-            style = {"run": "bold", "floor": "dim"}.get(row.kind)
-            out.add_row(escape(row.label), *texts, style=style, end_section=index == len(table.rows) - 1)
-        captions += [table.remark] if table.remark else []
-        captions += [f"{superscript(n + offset)} {note}" for n, note in enumerate(table.footnotes, 1)]
-        offset += len(table.footnotes)
-    out.caption = escape("\n".join(captions)) or None
-    return out
-
-
-def markdown_table(
-    metrics: Mapping[str, Figures],
-    floors: Mapping[str, Mapping[str, Figures]] | None = None,
-    published: Published | None = None,
-    label: str = "This run",
-) -> str:
-    """The same table in Markdown, one table a data set; the best figures are bold."""
-    blocks = []
-    offset = 0
-    for table in metric_tables(metrics, floors, published, label):
-        count = f" ({table.images:,} pictures)" if table.images is not None else ""
-        heads = ["method", *(f"{metric.label} {metric.arrow}" for metric in table.metrics)]
-        rule = ["---", *("---:" for _ in table.metrics)]
-        lines = [f"**{plain_markdown(table.dataset)}**{count}", "", _line(heads), _line(rule)]
+def beside(tables: Sequence[Table]) -> Table:
+    """Tables of several data sets as one: data sets across, rows down, a group of columns each."""
+    columns: list[Column] = []
+    merged: dict[tuple[str, str], Row] = {}
+    for number, table in enumerate(tables):
+        count = "" if table.images is None else f" ({table.images:,})"
+        own = [dataclasses.replace(c, key=f"{number}:{c.key}", group=table.title + count) for c in table.columns]
+        columns += own
         for row in table.rows:
-            texts = [
-                (f"**{cell.text}**" if cell.best else cell.text)
-                + (superscript(cell.note + offset) if cell.note else "")
-                for cell in row.cells
-            ]
-            lines.append(_line([plain_markdown(row.label), *texts]))
-        notes = [f"{superscript(n + offset)} {note}" for n, note in enumerate(table.footnotes, 1)]
-        offset += len(table.footnotes)
-        for note in [table.remark, *notes] if table.remark else notes:
-            lines += ["", note]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def plain_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, inside a table cell."""
-    return "".join("\\" + char if char in "\\`*_|[]<>" else char for char in " ".join(text.split()))
-
-
-def superscript(number: int) -> str:
-    """The number of a footnote."""
-    return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(number))
+            cells = {new.key: row.cell(old) for new, old in zip(own, table.columns, strict=True)}
+            key = (row.kind, row.name.rstrip(DAGGER))
+            known = merged.get(key) or dataclasses.replace(row, cells={})
+            label = max(known.label, row.label, key=len)  # with a dagger where it is incomplete anywhere
+            merged[key] = dataclasses.replace(known, label=label, cells={**known.cells, **cells})
+    kinds = list(dict.fromkeys(kind for kind, _ in merged))
+    rows = [row for kind in kinds for row in merged.values() if row.kind == kind]
+    rows = [dataclasses.replace(row, first=i > 0 and rows[i - 1].kind != row.kind) for i, row in enumerate(rows)]
+    notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    first = tables[0] if tables else Table("", "", [], [])
+    return dataclasses.replace(first, title="", columns=columns, rows=rows, notes=notes, images=None)
