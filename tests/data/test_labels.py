@@ -30,6 +30,8 @@ def mask_of(kind: str) -> Image.Image:
         "0/1 with border": np.where(EDGE, 255, INSIDE).astype(np.uint8),
         "soft": np.asarray(Image.fromarray(blob(3)).resize((28, 20)).resize((56, 40), Image.Resampling.BICUBIC)),
         "dim": np.asarray(Image.fromarray(picture(1)).convert("L")) // 3,
+        "PASCAL-S": np.where(EDGE, 21, np.where(INSIDE, 255, 0)).astype(np.uint8),
+        "PASCAL-S, two": np.where(EDGE, 43, np.where(INSIDE, 255, 21)).astype(np.uint8),
         "specks": np.where(np.arange(INSIDE.size).reshape(INSIDE.shape) == 9, 1, INSIDE * 255).astype(np.uint8),
     }[kind]
     return Image.fromarray(values)
@@ -47,7 +49,7 @@ def voc() -> Image.Image:
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        ("0/1", ""), ("0/255", ""), ("soft", ""), ("specks", ""),
+        ("0/1", ""), ("0/255", ""), ("soft", ""), ("specks", ""), ("PASCAL-S", ""), ("PASCAL-S, two", ""),
         ("0/2", "0, 2"), ("1/2/3", "1, 2, 3"), ("classes", "0, 5, 15, 20"),
         ("classes with border", "0, 15, 255"), ("0/1 with border", "0, 1, 255"),
     ],

@@ -25,6 +25,8 @@ _LARGEST_CLASS = 63
 """Largest number of a class: data sets have 2 to 60."""
 _MOST_CLASSES = 32
 _BORDER = 255
+_SHARES = (21, 42, 43)
+"""Shades of the masks of PASCAL-S as it was published: one or two of twelve people took a pixel for object."""
 _LEAST_LABELLED = 0.005  # of the pixels: fewer are noise
 
 
@@ -68,12 +70,15 @@ def contents_of(tree: Tree, paths: Sequence[str], share: float = 0.6) -> str:
 def label_values(mask: npt.NDArray[np.uint8]) -> str:
     """The values of a mask, uint8 (H, W), that are classes and no shades; empty for a mask in black, white and grey.
 
-    Classes are at most 63, with nothing brighter, or with nothing but 255, the border that VOC leaves out. (0 and 1
+    Classes are at most 63, with nothing brighter, or with nothing but 255, the border that VOC leaves out, unless they
+    are the twelfths of 255 in which PASCAL-S has the people who agreed. (0 and 1
     alone are read as black and white: :func:`qefpn.data.reading.to_mask`.)
     """
     counts = np.bincount(mask.reshape(-1), minlength=256)
     classes = np.flatnonzero(counts[: _LARGEST_CLASS + 1])
     if counts[_LARGEST_CLASS + 1 : _BORDER].any() or not 0 < len(classes[classes > 0]) <= _MOST_CLASSES:
+        return ""
+    if counts[_BORDER] and {*classes.tolist()} <= {0, *_SHARES}:
         return ""
     if counts[_BORDER] and counts[1 : _LARGEST_CLASS + 1].sum() < _LEAST_LABELLED * mask.size:
         return ""
