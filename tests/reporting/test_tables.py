@@ -73,7 +73,7 @@ def test_misprints_get_footnotes_and_compete_corrected() -> None:
     assert ".840" in table.footnotes[0]
     [table] = run_tables({"pascal_s": {"mean_f": 0.1}}, None, load_published())
     cells = next(row for row in table.rows if row.label == "F3Net").cells
-    assert [(cells[key].text, cells[key].note) for key in ("mae", "mean_f")] == [("0.064", None), ("0.844", None)]
+    assert [(cells[key].text, cells[key].note) for key in ("mae", "mean_f")] == [("0.064", ""), ("0.844", "")]
     [table] = run_tables({"ECSSD": {"s_measure": 0.9}}, None, load_published())
     assert len(table.footnotes) == 1 and "BASNet's S-measure on ECSSD is .916" in table.footnotes[0]
 
