@@ -22,7 +22,7 @@ from qefpn.reporting.intervals import interval_table, rank_sentences, rank_table
 from qefpn.reporting.latex import latex
 from qefpn.reporting.published import load_published
 from qefpn.reporting.renderers import markdown, terminal
-from qefpn.reporting.tables import beside
+from qefpn.reporting.tables import beside, in_parts
 
 
 def entry(method: str, mae: float, max_f: float, *, scored: int = 10, dataset: str = "ECSSD") -> Entry:
@@ -93,6 +93,21 @@ def test_latex_rows_have_one_length_and_marks(tmp_path: Path) -> None:
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
     assert r"\textcolor{red}" in text and r"$^\dagger$" in text and "&amp" not in text.replace(r"\&amp", "")
+
+
+def test_many_figures_are_set_in_several_tables() -> None:
+    many = {f"iou_{i}": i / 30 for i in range(25)} | {"ber_max": 0.2}
+    entries = [dataclasses.replace(one, scores=one.scores | many) for one in ENTRIES]
+    parts = in_parts(benchmark_tables(entries, load_published()))
+    assert [[len(table.columns) for table in part] for part in parts] == [[11], [11], [9]]  # of 26, 3 and 2 printed
+    keys = [column.key for part in parts for column in part[0].columns]
+    assert len(set(keys)) == 31 and keys[:2] == ["mae", "mean_f"] and {*many} <= {*keys}
+    assert [bool(part[0].notes) for part in parts] == [True, False, False]
+    for part in parts:
+        stream = io.StringIO()
+        Console(file=stream, width=120).print(terminal(part))
+        assert "best but not whole" in stream.getvalue() and "…" not in stream.getvalue()
+    assert len(in_parts([])) == 1 and benchmark_tables(entries)[0].columns[-1].better == "low"
 
 
 @pytest.mark.slow

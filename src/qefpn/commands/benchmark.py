@@ -38,7 +38,7 @@ from qefpn.reporting.latex import latex
 from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.published import load_published
 from qefpn.reporting.renderers import markdown, terminal
-from qefpn.reporting.tables import beside
+from qefpn.reporting.tables import beside, in_parts
 from qefpn.text import did_you_mean, one_line, open_text
 from qefpn.training.evaluation import write_json
 
@@ -220,7 +220,7 @@ def write(
     """All outputs; the table goes to the terminal too."""
     tables = benchmark_tables(entries, load_published() if options.published else None)
     write_atomic(folder / "table.md", markdown(tables))
-    write_atomic(folder / "table.tex", latex(beside(tables), wide=True))
+    write_atomic(folder / "table.tex", latex([beside(part) for part in in_parts(tables)], wide=True))
     write_atomic(folder / "table.csv", csv_benchmark(entries))
     write_json(folder / "results.json", json_benchmark(entries, protocol))
     rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
@@ -250,7 +250,8 @@ def write(
     if options.page:
         write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published))
         written.append("leaderboard.html")
-    console().print(terminal(tables))
+    for part in in_parts(tables):
+        console().print(terminal(part))
     for sentence in [*sentences(intervals), *rank_sentences(ranks)]:
         print(one_line(sentence))
     print(f"{folder.resolve()}: {', '.join(written)}")

@@ -14,10 +14,10 @@ from qefpn.data.layouts import Pair
 from qefpn.reporting.benchmark_figures import datasets_of, f_panel, pr_panel
 from qefpn.reporting.charts import COLOURS, Chart, method_styles, new_figure, page_svg
 from qefpn.reporting.comparison import benchmark_tables
-from qefpn.reporting.pages import render
 from qefpn.reporting.pictures import Array, choose, data_uri, picture_scores, read_looks, shrink
 from qefpn.reporting.profile_tables import paper_columns, paper_rows
 from qefpn.reporting.published import load_published
+from qefpn.reporting.renderers import page
 from qefpn.reporting.tables import DAGGER, DASH, Cell, Column, Row, Table, beside, finite
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def write_leaderboard(
         ("pictures-section", "Pictures"),
         ("found", "Maps found"),
     ]
-    page = render(
+    page = page(
         "leaderboard.html",
         title="Leaderboard",
         contents=contents + ([("sizes", "Table III")] if paper else []),

@@ -1,8 +1,10 @@
-"""A table in the terminal, in Markdown and as CSV."""
+"""A table in the terminal, in Markdown and as CSV; and pages, of one template, each in one file."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from qefpn.reporting.tables import Cell, Column, Table
@@ -163,3 +165,24 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def of_metrics(columns: Sequence[Column], figures: Mapping[str, Any], competes: bool = True) -> dict[str, Cell]:
     """The cells of a record of figures."""
     return {column.key: column.cell(figures.get(column.key), competes) for column in columns}
+
+
+@functools.cache
+def _environment() -> Any:
+    import jinja2
+
+    templates = resources.files("qefpn.reporting") / "templates"
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (templates / name).read_text(encoding="utf-8")),
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+
+
+def page(template: str, **values: Any) -> str:
+    """A page as text.
+
+    Args:
+        template: its name; it extends ``page.html``.
+        values: what it shows. Each page has ``title`` and ``contents``, pairs of a section's identifier and name.
+    """
+    return str(_environment().get_template(template).render(**values))

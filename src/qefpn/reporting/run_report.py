@@ -12,8 +12,8 @@ from qefpn.atomic import write_atomic
 from qefpn.reporting import sections
 from qefpn.reporting.before_after import change_table, changes
 from qefpn.reporting.comparison import run_tables
-from qefpn.reporting.pages import render as render_page
 from qefpn.reporting.published import Published, load_published
+from qefpn.reporting.renderers import page
 from qefpn.reporting.results import RunResults, Sample, read_run
 from qefpn.reporting.tables import Table, metric
 
@@ -74,7 +74,7 @@ def render(results: RunResults, cases: int = 3) -> str:
     contents = [("headline", "Headline"), ("settings", "Settings"), ("training", "Training"), ("metrics", "Metrics")]
     contents += [("before", "Before and after")] if changed else []
     contents += [("learned", "What was learned"), ("curves", "Curves"), ("pictures", "Pictures")]
-    return render_page(
+    return page(
         "run_report.html",
         title=results.directory.resolve().name or "run",
         contents=contents,

@@ -12,9 +12,8 @@ from qefpn.atomic import write_atomic
 from qefpn.errors import UserError
 from qefpn.reporting.charts import COLOURS, Chart, Series, line_chart
 from qefpn.reporting.latex import latex, latex_document
-from qefpn.reporting.pages import render
 from qefpn.reporting.published import Published, load_published
-from qefpn.reporting.renderers import markdown, plain_markdown, terminal
+from qefpn.reporting.renderers import markdown, page, plain_markdown, terminal
 from qefpn.reporting.results import finite_points
 from qefpn.reporting.sweep_rows import Section
 from qefpn.reporting.sweep_runs import SweepRun
@@ -109,7 +108,7 @@ def render_sweep(report: SweepReport) -> str:
     contents = [(identifier, title) for identifier, title, _ in groups]
     contents += [("training", "Training curves"), ("jobs", "Jobs")]
     contents += [("left-out", "Not in the tables")] if report.left_out else []
-    return render(
+    return page(
         "sweep_report.html",
         title=report.title,
         contents=contents,

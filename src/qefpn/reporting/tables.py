@@ -297,3 +297,14 @@ def beside(tables: Sequence[Table]) -> Table:
     notes = list(dict.fromkeys(note for table in tables for note in table.notes))
     first = tables[0] if tables else Table("", "", [], [])
     return dataclasses.replace(first, title="", columns=columns, rows=rows, notes=notes, images=None)
+
+
+def in_parts(tables: Sequence[Table], most: int = 11) -> list[list[Table]]:
+    """Tables of many figures as several of at most so many columns each, for where a page or a terminal ends."""
+    keys = list(dict.fromkeys(column.key for table in tables for column in table.columns))
+    out = []
+    for first in range(0, max(1, len(keys)), most):
+        own = keys[first : first + most]
+        part = [dataclasses.replace(one, columns=[c for c in one.columns if c.key in own]) for one in tables]
+        out.append([one if first == 0 else dataclasses.replace(one, notes=[]) for one in part])  # said once
+    return out
