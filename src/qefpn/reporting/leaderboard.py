@@ -62,7 +62,7 @@ def write_leaderboard(
         ("pictures-section", "Pictures"),
         ("found", "Maps found"),
     ]
-    page = page(
+    text = page(
         "leaderboard.html",
         title="Leaderboard",
         contents=contents + ([("sizes", "Table III")] if paper else []),
@@ -80,7 +80,7 @@ def write_leaderboard(
         sizes=Table("sizes", paper.title("III"), paper_columns(), paper_rows(paper)) if paper else None,
         side=_side(entries),
     )
-    write_atomic(path, page)
+    write_atomic(path, text)
 
 
 def _script_json(data: Any) -> str:
