@@ -22,7 +22,8 @@ qefpn export - a trained network as a file that runs without this package
 
 qefpn export output=saliency.onnx                                   uint8 photographs of any size in, maps out
 qefpn export checkpoint=RUN/checkpoints/best.ckpt output=mine.onnx dtype=float16
-qefpn export format=rembg output=mine.onnx          then: rembg i -m u2net_custom -x '{"model_path": "mine.onnx"}'
+qefpn export format=rembg output=~/.rembg/mine.onnx
+    then: rembg i -m u2net_custom -x '{"model_path": "~/.rembg/mine.onnx"}' photo.jpg cutout.png
 qefpn export format=torch output=saliency.pt2                       torch.export.load("saliency.pt2").module()
 """
 
