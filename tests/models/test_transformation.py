@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 
 from qefpn.implicit import Broyden, Equilibrium, ImplicitAdjoint, QuasiEquilibrium
+from qefpn.implicit.driver import solve
 from qefpn.implicit.layout import StateLayout
 from qefpn.models import ACTIVATIONS, FullyConnectedFusion, Transformation, layers
 from qefpn.models.layers import WeightNorm, batch_norm, group_count, group_norm
@@ -207,7 +208,7 @@ def test_a_solver_step_of_f_compiles_as_one_graph() -> None:
     solver = Broyden(1, 0.0, 0.0)
 
     def step(z: Tensor) -> Tensor:
-        return solver.solve(lambda flat: layout.flatten(f(layout.unflatten(flat), *x)), z).value
+        return solve(solver, lambda flat: layout.flatten(f(layout.unflatten(flat), *x)), z).value
 
     with torch.no_grad():
         z = 0.1 * layout.flatten(maps(8, (8, 4), seed=1))
