@@ -11,10 +11,10 @@ from qefpn.errors import UserError
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import quiet_libraries
-from qefpn.inference.export import DTYPES, FORMATS, export_network
+from qefpn.inference.export import FORMATS, check_choices, export_network
 from qefpn.inference.predictor import Predictor
 from qefpn.models.packed import SUFFIX, network_file, read_card
-from qefpn.text import did_you_mean, one_line
+from qefpn.text import one_line
 from qefpn.version import __version__
 
 SUMMARY = """
@@ -49,9 +49,7 @@ def main(argv: Sequence[str]) -> int:
 def _output(config: DictConfig, kind: str, checkpoint: Path) -> Path:
     if OmegaConf.is_missing(config, "output") or config.output in (None, ""):
         raise UserError("output is not set: give output=saliency.onnx")
-    for key, value, there in (("format", kind, tuple(FORMATS)), ("dtype", str(config.dtype), DTYPES)):
-        if value not in there:
-            raise UserError(f"{key} must be one of {', '.join(there)}, not {value!r}{did_you_mean(value, there)}")
+    check_choices(kind, str(config.dtype))
     for key, least in (("steps", 1), ("image_size", 32)):
         if config[key] is not None and config[key] < least:
             raise UserError(f"{key} must be at least {least}, not {config[key]}")

@@ -23,6 +23,7 @@ from qefpn.errors import UserError
 from qefpn.inference.exportable import FixedNetwork, PhotographToMap, RembgModel
 from qefpn.inference.predictor import Predictor
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from qefpn.text import did_you_mean
 
 FORMATS = {"onnx": ".onnx", "rembg": ".onnx", "torch": ".pt2"}
 """Each format with the suffix of its files."""
@@ -65,11 +66,7 @@ def export_network(
     Raises:
         UserError: a package is missing, or the network's solver or the data type cannot be had in that format.
     """
-    if kind not in FORMATS:
-        raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}")
-    if dtype not in DTYPES or (kind == "torch" and dtype != "float32"):
-        there = "float32" if kind == "torch" else ", ".join(DTYPES)
-        raise UserError(f"dtype must be one of {there} with format={kind}, not {dtype!r}")
+    check_choices(kind, dtype)
     fixed, image_size = FixedNetwork(predictor.network, steps), predictor.image_size
     if kind == "torch":
         data = _torch_program(PhotographToMap(fixed, image_size))
@@ -82,6 +79,16 @@ def export_network(
     return Exported(len(data), _difference(data, kind, predictor))
 
 
+def check_choices(kind: str, dtype: str) -> None:
+    """Refuse a format that there is not, or a data type that it has not."""
+    if kind not in FORMATS:
+        raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}{did_you_mean(kind, FORMATS)}")
+    there = ("float32",) if kind == "torch" else DTYPES
+    if dtype not in there:
+        close = did_you_mean(dtype, there)
+        raise UserError(f"dtype must be one of {', '.join(there)} with format={kind}, not {dtype!r}{close}")
+
+
 def _require() -> None:
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
@@ -91,7 +98,8 @@ def _require() -> None:
 def _onnx(model: nn.Module, kind: str, dtype: str, about: Mapping[str, str]) -> bytes:
     import onnx
 
-    example = torch.zeros((1, 3, 320, 320)) if kind == "rembg" else torch.zeros((*EXAMPLE, 3), dtype=torch.uint8)
+    side = RembgModel.SIZE
+    example = torch.zeros((1, 3, side, side)) if kind == "rembg" else torch.zeros((*EXAMPLE, 3), dtype=torch.uint8)
     names = ("input", "output") if kind == "rembg" else ("images", "maps")
     dynamic = torch.export.Dim.DYNAMIC
     free = (dynamic, None, None, None) if kind == "rembg" else (dynamic, dynamic, dynamic, None)
@@ -178,7 +186,7 @@ def _torch_program(model: nn.Module) -> bytes:
 
 def _difference(data: bytes, kind: str, predictor: Predictor) -> float:
     """Grey levels between what the file makes of a drawn picture and what the network itself does."""
-    picture = drawn_picture(320, 320) if kind == "rembg" else drawn_picture()
+    picture = drawn_picture(RembgModel.SIZE, RembgModel.SIZE) if kind == "rembg" else drawn_picture()
     if kind == "torch":
         with torch.no_grad():
             made = torch.export.load(io.BytesIO(data)).module()(torch.from_numpy(picture)[None])[0].numpy()

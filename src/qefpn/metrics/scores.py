@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from qefpn.metrics.exact import LIMBS, mean, split
-from qefpn.metrics.figures import BASE, Figures, choose, counted_values, with_aliases
+from qefpn.metrics.figures import Figures, choose, counted_values, with_aliases
 from qefpn.metrics.inputs import check_names, is_single, to_pairs
 from qefpn.metrics.protocol import BETA2, F3NET, Float, Int, Protocol, get_protocol
-
-SCORES = BASE
 
 BLANK_MAP = "blank_map"
 """The entry of a record, 1 or 0, in protocols in which a blank map does not count in every mean."""
