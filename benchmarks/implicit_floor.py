@@ -44,9 +44,7 @@ class FloorPyramid(nn.Module):
         self.transformation = transformation
         self.evaluations, self.products = evaluations, products
 
-    def forward(
-        self, injection: tuple[Tensor, ...], *, keys: Tensor | None = None, unroll: int | None = None
-    ) -> tuple[tuple[Tensor, ...], None]:
+    def forward(self, injection: tuple[Tensor, ...], **_: object) -> tuple[tuple[Tensor, ...], None]:
         """As ``ImplicitPyramid``, with a state that is no fixed point."""
         state: tuple[Tensor, ...] = tuple(torch.zeros_like(x) for x in injection)
         with torch.no_grad():

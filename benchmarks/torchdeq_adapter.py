@@ -41,10 +41,8 @@ class TorchdeqPyramid(nn.Module):
             hook_ift=hook,
         )
 
-    def forward(
-        self, injection: tuple[Tensor, ...], *, keys: Tensor | None = None, unroll: int | None = None
-    ) -> tuple[tuple[Tensor, ...], None]:
-        """As ``ImplicitPyramid``; ``keys`` and ``unroll`` mean nothing here."""
+    def forward(self, injection: tuple[Tensor, ...], **_: object) -> tuple[tuple[Tensor, ...], None]:
+        """As ``ImplicitPyramid``, whose options mean nothing here."""
 
         def f(*state: Tensor) -> Any:
             return self.transformation(state, *injection)

@@ -105,9 +105,9 @@ def test_test_transform() -> None:
     image = TestTransform(48)(IMAGE)
     assert np.array_equal(image, cv2.resize(IMAGE, (48, 48), interpolation=cv2.INTER_AREA))
     larger = TestTransform(300)(IMAGE)
-    assert np.array_equal(larger, cv2.resize(IMAGE, (300, 300), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(larger, cv2.resize(IMAGE, (300, 300), interpolation=cv2.INTER_LINEAR_EXACT))
     narrow = cv2.resize(IMAGE[:, :20], (20, 48), interpolation=cv2.INTER_AREA)  # one side shrinks, the other grows
-    expected = cv2.resize(narrow, (48, 48), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(narrow, (48, 48), interpolation=cv2.INTER_LINEAR_EXACT)
     assert np.array_equal(TestTransform(48)(IMAGE[:, :20]), expected)
 
 

@@ -19,6 +19,7 @@ from qefpn import load_model
 from qefpn.cli import main
 
 SCORES = {"mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure", "binary_ratio", "images"}
+SCORES |= {"mean_curve_f", "max_e", "mean_e", "f_adaptive", "f_mean", "f_max", "e_adaptive", "e_mean", "e_max"}
 
 
 def rows(path: Path) -> list[dict[str, str]]:

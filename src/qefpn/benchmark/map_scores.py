@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from qefpn.benchmark.entries import Entry
 from qefpn.benchmark.maps import MapFolder, match_maps, read_map
@@ -211,7 +213,7 @@ def _run(jobs: Sequence[Job], protocol: str, figures: Figures, cache: ScoreCache
 
 def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resamples: int) -> Entry:
     rows: list[dict[str, Any]] = []
-    curves: list[list[Any]] = []  # of each picture, where they are resampled
+    curves = _curve_file(len(task.keys), len(figures.curves)) if resamples and task.keys else None
     resized: list[str] = []
     failed, notes = dict(task.unreadable), dict[str, list[str]]()
 
@@ -231,8 +233,8 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resa
                 resized.append(name)
             if outcome.remark:
                 notes.setdefault(outcome.remark, []).append(name)
-            if resamples:
-                curves.append([np.asarray(outcome.record[name], np.float32) for name in figures.curves])
+            if curves is not None:
+                curves[:, len(rows) - 1] = [outcome.record[name] for name in figures.curves]
             yield outcome.record
 
     combined = combine(records(), protocol, figures)
@@ -255,24 +257,32 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resa
         failed=failed,
         maps=task.maps,
         notes=notes,
-        resampled=_resampled(task, rows, curves, protocol, figures, resamples) if curves else {},
+        resampled={} if curves is None or not rows else _resampled(task, rows, curves, protocol, figures, resamples),
     )
+
+
+def _curve_file(pictures: int, curves: int) -> npt.NDArray[np.float32]:
+    """(curves, pictures, 256) in a file without a name, 4 kB a picture: memory does not grow with the set."""
+    with TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=(curves, pictures, 256))
 
 
 def _resampled(
     task: _Task,
     rows: Sequence[dict[str, Any]],
-    curves: Sequence[list[Any]],
+    curves: Any,
     protocol: str,
     figures: Figures,
     resamples: int,
 ) -> dict[str, Resampled]:
     """The figures over resamples of the whole set, of which a method that lacks maps has a part."""
     places = {name: place for place, name in enumerate(sorted(pair.name for pair in task.pairs))}
-    counts = _counts(len(places), resamples)[:, [places[row["name"]] for row in rows]]
+    counts = _counts(len(places), resamples)
+    if len(rows) < len(places):  # else no copy
+        counts = counts[:, [places[row["name"]] for row in rows]]
     return set_figures(
         {name: [row[name] for row in rows] for name in figures.scores},
-        dict(zip(figures.curves, np.stack(curves, axis=1), strict=True)),
+        dict(zip(figures.curves, curves[:, : len(rows)], strict=True)),
         counts,
         curve_of_means=get_protocol(protocol).curve_of_means,
         seen=np.array([not row.get("blank_map", 0) for row in rows]),

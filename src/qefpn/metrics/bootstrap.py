@@ -306,21 +306,43 @@ def set_figures(
                 out[name] = Resampled(float(means[k]), known[0], known[1])
     needed = [name for name in curves if name not in (("f_curve",) if curve_of_means else ("precision", "recall"))]
     if needed and every.any():
-        counted = every.astype(np.float32)[:, None]
-        rows = np.concatenate([np.asarray(curves[name], np.float32) for name in needed], axis=1) * counted
-        whole = rows.sum(axis=0, dtype=np.float64)
-        kinds = (
-            whole / counted.sum(),
-            _sums(counts, rows) / np.maximum(_sums(counts, counted), 1),
-            (whole - rows) / np.maximum(counted.sum() - counted, 1),
-        )
-        split = [dict(zip(needed, np.split(one, len(needed), axis=-1), strict=True)) for one in kinds]
-        value, draws_of, without_of = (_of_curves(one, curve_of_means) for one in split)
-        out |= {
-            name: Resampled(float(value[name]), draws_of[name], without_of[name], peak="max" in name.split("_"))
-            for name in value
-        }
+        out |= _peaks_and_means({name: curves[name] for name in needed}, counts, every, curve_of_means)
     return out
+
+
+def _peaks_and_means(
+    curves: Mapping[str, Any], counts: Counts, seen: npt.NDArray[np.bool_], curve_of_means: bool
+) -> dict[str, Resampled]:
+    """Of each mean curve, in blocks of pictures: the curves may lie in a file that is larger than memory."""
+    size = max(1, _CHUNK // (256 * len(curves)))
+    blocks = [slice(first, first + size) for first in range(0, len(seen), size)]
+
+    def rows(block: slice) -> npt.NDArray[np.float32]:
+        parts = [np.asarray(curve[block], np.float32) for curve in curves.values()]
+        return np.concatenate(parts, axis=1) * seen[block, None]
+
+    def reduced(means: npt.NDArray[Any]) -> dict[str, Any]:
+        split = np.split(means, len(curves), axis=-1)
+        return _of_curves(dict(zip(curves, split, strict=True)), curve_of_means)
+
+    whole, sums = np.zeros(256 * len(curves)), np.zeros((len(counts), 256 * len(curves)), np.float32)
+    for block in blocks:
+        of_block = rows(block)
+        whole += of_block.sum(axis=0, dtype=np.float64)
+        sums += _sums(counts[:, block], of_block)
+    number, drawn = int(seen.sum()), _sums(counts, seen.astype(np.float32)[:, None])
+    value, draws = reduced(whole / number), reduced(sums / np.maximum(drawn, 1))
+    lefts = [np.maximum(number - seen[block, None], 1) for block in blocks]
+    without = [reduced((whole - rows(block)) / left) for block, left in zip(blocks, lefts, strict=True)]
+    return {
+        name: Resampled(
+            float(value[name]),
+            draws[name],
+            np.concatenate([one[name] for one in without]),
+            peak="max" in name.split("_"),
+        )
+        for name in value
+    }
 
 
 def _of_curves(means: Mapping[str, npt.NDArray[Any]], curve_of_means: bool) -> dict[str, Any]:
