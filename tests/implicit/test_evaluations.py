@@ -83,3 +83,29 @@ def test_mistakes():
         with pytest.raises((ValueError, TypeError)):
             make()
     assert Unroll() == Unroll(max_steps=5, rtol=0.0) and not UnrolledAdjoint().checkpoint
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("solver", [Broyden(40, 1e-7), Anderson(40, 1e-7), FixedPointIteration(60, 1e-7)], ids=type)
+def test_samples_that_have_stopped_leave_the_batch(solver, grad):
+    problem = Contraction()
+    with torch.set_grad_enabled(grad):
+        whole = fixed_point(problem, problem.z0, (problem.x,), solver=solver)
+        calls = list(problem.calls)
+        problem.calls.clear()
+        found = fixed_point(problem, problem.z0, (problem.x,), solver=solver, compact=True)
+    assert torch.equal(found.stats.steps, whole.stats.steps) and whole.stats.steps.unique().numel() > 1
+    torch.testing.assert_close(found.value, whole.value, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found.stats.trace, whole.stats.trace, rtol=1e-6, atol=1e-13)
+    forward = problem.calls[: len(problem.calls) - int(grad)]  # then f once more, with its graph
+    assert forward == sorted(forward, reverse=True) and forward[0] == 5 > forward[-1]
+    assert sum(forward) == int(found.stats.evaluations.sum()) < sum(calls[: len(calls) - int(grad)])
+    if grad:
+        for ours, reference in zip(problem.gradients(found.value), problem.gradients(whole.value), strict=True):
+            torch.testing.assert_close(ours, reference, rtol=1e-6, atol=1e-9)
+
+
+def test_a_function_that_closes_over_its_batch_keeps_it():
+    problem = Contraction()
+    found = fixed_point(lambda z: problem(z, problem.x), problem.z0, solver=Broyden(40, 1e-7), compact=True)
+    assert {*problem.calls} == {5} and found.stats.converged.all()

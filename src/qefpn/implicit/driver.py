@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qefpn.implicit.problem import FlatMap
+from qefpn.implicit.problem import FlatMap, Problem
 from qefpn.implicit.stats import Code, SolveStats
 from qefpn.implicit.torch_private import accumulation_dtype, exact_products
 
@@ -36,7 +36,13 @@ class SolveResult:
 
 
 def solve(
-    solver: Solver, f: FlatMap, z: Tensor, *, known: Tensor | None = None, last: FlatMap | None = None
+    solver: Solver,
+    f: FlatMap,
+    z: Tensor,
+    *,
+    known: Tensor | None = None,
+    last: FlatMap | None = None,
+    compact: bool = False,
 ) -> SolveResult:
     """Solve f(z) = z for a batch, one fixed point a sample.
 
@@ -48,9 +54,12 @@ def solve(
             the best iterate.
         last: stands in for ``f`` at the evaluation after step ``max_steps``, with the same values: an adjoint records
             f's graph in passing. A solver that is ``latest`` makes no such evaluation.
+        compact: samples that have stopped leave the batch that f is evaluated on, where f is a :class:`Problem` whose
+            arguments can be sub-selected, who has stopped is known (:class:`_Progress`), and autograd does not watch.
     """
     exact = exact_products()
     progress = _Progress(solver, z, candidate=known is None)
+    moving = _Moving(f, z.shape[0]) if compact and isinstance(f, Problem) else None
     state = solver.init(z)
     value, recorded = f(z) if known is None else known, False
     evaluations = solver.max_steps + (0 if solver.latest else 1)
@@ -63,10 +72,31 @@ def solve(
         if ended:
             break
         recorded = last is not None and number == solver.max_steps
-        value = last(z) if last is not None and recorded else f(z)
+        if last is not None and recorded:
+            value = last(z)
+        else:
+            value = f(z) if moving is None else moving(z, value, progress.running)
     answer = z if solver.latest else progress.best
     stats = progress.statistics(answer, free=known is not None)
     return SolveResult(answer, stats, state, progress.settled, at_last=recorded and answer is z)
+
+
+class _Moving:
+    """f on the samples that still move; those that have stopped keep their last value, which nobody reads."""
+
+    def __init__(self, f: Problem, batch: int) -> None:
+        self.f, self.batch, self.can = f, batch, f.can_subselect(batch)
+        self.rows: list[int] = []
+        self.index: Tensor | None = None
+        self.args: tuple[Any, ...] = ()
+
+    def __call__(self, z: Tensor, value: Tensor, running: list[int] | None) -> Tensor:
+        if running is None or len(running) == self.batch or not self.can or torch.is_grad_enabled():
+            return self.f(z)
+        if self.index is None or running != self.rows:
+            self.rows, self.index = running, torch.tensor(running, device=z.device)
+            self.args = self.f.subselect(self.index, self.batch)
+        return value.index_copy(0, self.index, self.f(z.index_select(0, self.index), self.args))
 
 
 class _Progress:
@@ -92,6 +122,7 @@ class _Progress:
         self.tolerant = solver.rtol > 0 or solver.atol > 0
         self.reads = (self.tolerant or z.device.type == "cpu") and not torch.compiler.is_compiling()
         self.any_stopped = not self.reads  # as far as anybody knows
+        self.running: list[int] | None = None  # the samples that move; None where nobody asks
         self.step = 0
         self.stop_step = torch.zeros(batch, dtype=torch.int64, device=z.device)
         self.stopped = torch.zeros(batch, dtype=torch.bool, device=z.device)
@@ -133,8 +164,9 @@ class _Progress:
             self.best = z
         elif any(better_list):
             self.best = torch.where(better[:, None], z, self.best)
-        self.any_stopped = any(stopped_list)
-        return all(stopped_list)
+        self.running = [row for row, stopped in enumerate(stopped_list) if not stopped]
+        self.any_stopped = len(self.running) < len(stopped_list)
+        return not self.running
 
     def freeze(self, proposed: Tensor, z: Tensor) -> Tensor:
         """The next iterate: ``proposed``, where a sample still moves.

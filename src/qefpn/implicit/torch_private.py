@@ -130,6 +130,19 @@ def _reduced() -> Places:
     return found
 
 
+def products_are_exact(device: torch.device) -> bool:
+    """Whether convolutions and matrix products of float32 on ``device`` are IEEE float32's, as the process is set, and
+    no compiler is at work, which need not keep to it."""
+    if torch.compiler.is_compiling() or _reduced():
+        return False
+    backend: Any = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
+    if device.type not in ("cpu", "cuda"):
+        return False
+    if not hasattr(torch.backends.mkldnn, "conv"):  # torch before 2.9
+        return device.type == "cpu" or not torch.backends.cudnn.allow_tf32
+    return backend.conv.fp32_precision in ("none", "ieee") and backend.fp32_precision in ("none", "ieee")
+
+
 def exact_products() -> contextlib.AbstractContextManager[None]:
     """A block, to be entered any number of times, whose products of float32 tensors are IEEE float32's.
 
