@@ -16,6 +16,7 @@ from qefpn.experiments.runtime import quiet_libraries
 from qefpn.experiments.schema import TrainerConfig
 from qefpn.experiments.scoring import evaluate_run
 from qefpn.metrics import choose
+from qefpn.models.budgets import checked_budget
 from qefpn.models.packed import network_file, shipped
 
 SUMMARY = """
@@ -34,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     quiet_libraries()
     options = command_config("evaluate", argv)
     metrics = name_list(options.metrics) or "sod"
+    checked_budget(options.budget)
     choose(metrics)  # what there is not is told before anything is read
     checkpoint = network_file(options.checkpoint)
     of_package = checkpoint in shipped().values()
@@ -67,5 +69,6 @@ def main(argv: Sequence[str]) -> int:
         floors=options.floors,
         save_maps=options.save_maps,
         metrics=metrics,
+        budget=options.budget,
     )
     return 1 if data.report().errors else 0

@@ -51,7 +51,7 @@ __all__ = [
     "refuse_axes",
 ]
 
-WHOLE = ("image_size", "batch_size", "num_workers")
+WHOLE = ("image_size", "batch_size", "num_workers", "pictures")
 """Whole numbers whose default may be null."""
 OR_TEXT = (("predict", "threshold"),)
 """(command, key) of numbers that may be a word."""
