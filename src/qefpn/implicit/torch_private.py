@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +25,29 @@ def has_float64(device: torch.device) -> bool:
 def accumulation_dtype(device: torch.device) -> torch.dtype:
     """The type of the small algebra on ``device``."""
     return torch.float64 if has_float64(device) else torch.float32
+
+
+@functools.cache
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of memory that a device has, or, of the CPU's, that this process may have; None where nobody tells.
+
+    What is free at the moment is not asked: the answer decides figures, and should be the same the next time.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type != "cpu":
+        return None
+    found = []
+    try:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container, control groups 2 and 1
+        try:
+            found.append(int((Path("/sys/fs/cgroup") / name).read_text()))
+        except (OSError, ValueError):  # "max": no limit
+            continue
+    return min(found)
 
 
 def transforms_active() -> bool:

@@ -115,6 +115,10 @@ class Predictor:
         loaded = load_trained(checkpoint, budget)
         self.device = torch.device(device)
         self.network = loaded.network.eval().to(self.device)
+        if (channels := self.network.mean.shape[0]) != 3:
+            raise UserError(
+                f"the network takes pictures of {channels} channels, and files are read as RGB: call it itself"
+            )
         self.image_size = image_size or loaded.image_size
         self.batch_size = batch_size
         self.max_megapixels = max_megapixels
