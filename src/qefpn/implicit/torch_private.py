@@ -50,6 +50,33 @@ def total_memory(device: torch.device) -> int | None:
     return min(found)
 
 
+class LaggedRead:
+    """The values of the tensor that was put in before, so that the device goes on working while they are fetched."""
+
+    def __init__(self) -> None:
+        self._former: tuple[Tensor, Any] | None = None
+
+    def __call__(self, values: Tensor) -> list[Any] | None:
+        """Put ``values`` in; those of the former call, None at the first."""
+        if values.device.type == "cuda":
+            here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            done: Any = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(values.device))
+        else:
+            here, done = values.clone(), None
+        former, self._former = self._former, (here, done)
+        if former is None:
+            return None
+        if former[1] is not None:
+            former[1].synchronize()
+        return list(former[0].tolist())
+
+
+def lags(device: torch.device) -> bool:
+    """Whether reading from ``device`` is waiting for it."""
+    return device.type == "cuda"
+
+
 def transforms_active() -> bool:
     """Whether this runs inside a transformation of ``torch.func``."""
     return torch._C._are_functorch_transforms_active()
