@@ -236,7 +236,7 @@ def inference(bench: Bench) -> Iterator[Row]:
 
 
 def training(bench: Bench) -> Iterator[Row]:
-    """A training step of the paper's network: forward, cross entropy of the logits, backward; no optimizer, no loader."""
+    """A training step of the paper's network: forward, cross entropy, backward; no optimizer, no loader."""
     side = bench.size(352, 64)
     options: dict[str, Any] = {"channels": 8, "expansion": 1} if bench.small else {}
     for name, adjoint, solver in (
