@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.commands.runs import SYNTHETIC, TINY
+from tests.commands.test_video import film, pictures
 
 from qefpn.cli import COMMANDS, main
 from qefpn.data import synthesize
@@ -28,6 +29,7 @@ SHORTER = {  # what keeps the other commands short
     "analyze convergence": ["p=[1e-3]", "max_steps=3"],
     "profile": ["sizes=[64]", "budgets=[2]", "batches=[1]", "repeats=3", "seconds=0.1", "quality.steps=[1]"],
     "benchmark": ["resamples=50"],
+    "video": ["image_size=64"],
     "export": ["steps=1", "image_size=64", "overwrite=true"],
 }
 ELSEWHERE = ("download", "serve")  # these need a server or stay open; they have tests of their own
@@ -49,11 +51,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("readme")
     for test in ("ECSSD", "DUTS-TE"):
         synthesize(root / "DIR", train=12, test=3, size=64, train_name="DUTS-TR", test_name=test)
-    pictures = root / "MY_PICTURES"
-    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Image", pictures / "images")
-    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Mask", pictures / "masks")
-    shutil.copytree(pictures / "images", root / "pictures")
-    shutil.copy(next((pictures / "images").iterdir()), root / "holiday.jpg")
+    own = root / "MY_PICTURES"
+    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Image", own / "images")
+    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Mask", own / "masks")
+    shutil.copytree(own / "images", root / "pictures")
+    shutil.copy(next((own / "images").iterdir()), root / "holiday.jpg")
+    film(root / "holiday.mp4", pictures(4))
     methods = {"first": "DUTS-TE-Mask", "second": "DUTS-TE-Mask"}
     for method, masks in methods.items():
         shutil.copytree(root / "DIR" / "DUTS-TE" / masks, root / "MAPS" / method / "DUTS-TE")
