@@ -35,7 +35,7 @@ def fixed_point(
     intermediate: Sequence[int] = (),
     compact: bool = False,
 ) -> Solution:
-    """Solve f(z, *args) = z, one fixed point a sample, differentiably.
+    """Solve ``f(z, *args) = z``, one fixed point a sample, differentiably.
 
     Gradients reach ``args`` and whatever f closes over. The solve runs in float32 (in float64 for a float64
     z0), with autocast disabled: under autocast, half-precision z0 and args are widened; without it f is
