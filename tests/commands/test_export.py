@@ -17,7 +17,7 @@ from qefpn.cli import main
 from qefpn.data.reading import TestTransform
 from qefpn.errors import UserError
 from qefpn.implicit import Anderson, Broyden, FixedPointIteration, fixed_point
-from qefpn.inference.export import drawn_picture, export_network
+from qefpn.inference.export import _store_weights, drawn_picture, export_network
 from qefpn.inference.exportable import FixedNetwork, PhotographToMap, broyden, resizing_matrices
 
 onnx = pytest.importorskip("onnx")
@@ -111,6 +111,22 @@ def test_the_file_names_no_place_and_fits_a_browser(exported: Path) -> None:
         assert len(buffers) <= 8, node.op_type
         if node.op_type in ("Add", "Sub", "Mul", "Div", "Min", "Max", "Less", "Where", "MatMul"):
             assert onnx.TensorProto.INT64 not in {types.get(name) for name in buffers}, node.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "share", "most"), [("float16", 0.6, 6.0), ("int8", 0.4, 40.0)])
+def test_smaller_weights_are_stored_and_the_maps_stay(
+    dtype: str, share: float, most: float, exported: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(str(exported))
+    _store_weights(model, dtype)
+    onnx.checker.check_model(model)
+    data = model.SerializeToString()
+    assert len(data) < share * exported.stat().st_size
+    (tmp_path / "small.onnx").write_bytes(data)
+    given = pictures((300, 400), 2)
+    found, whole = (session(path).run(None, {"images": given})[0] * 255 for path in (tmp_path / "small.onnx", exported))
+    assert 0 < np.abs(found - whole).max() < most and np.abs(found - whole).mean() < 1.5
 
 
 @pytest.mark.slow

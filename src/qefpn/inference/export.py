@@ -7,7 +7,6 @@ import importlib.util
 import io
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,7 +59,8 @@ def export_network(
         kind: "onnx": uint8 (B, H, W, 3) RGB of any size → float32 (B, H, W) in [0, 1]; "rembg": float32 (B, 3, 320,
             320), normalised as ImageNet's → (B, 1, 320, 320); "torch": as "onnx", a program of `torch.export`.
         steps: of the solve, every one taken; ``None`` for the most that the network's solver takes.
-        dtype: of the stored weights: "float32"; "float16", computed in float32; "int8", convolutions in 8 bits.
+        dtype: of the stored weights: "float32", "float16" or "int8" (a scale for each output channel); computed is in
+            float32.
         about: what the file says of itself, in ONNX's metadata.
 
     Raises:
@@ -121,10 +121,8 @@ def _onnx(model: nn.Module, kind: str, dtype: str, about: Mapping[str, str]) -> 
     for value in (*made.graph.input, *made.graph.output):
         for dim, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
             dim.dim_param = name
-    if dtype == "int8":
-        made = _quantized(made)
-    elif dtype == "float16":
-        _halve_weights(made)
+    if dtype != "float32":
+        _store_weights(made, dtype)
     onnx.helper.set_model_props(made, dict(about))
     onnx.checker.check_model(made)
     return bytes(made.SerializeToString())
@@ -143,31 +141,31 @@ def _forget_places(model: Any) -> None:
     del model.metadata_props[:]
 
 
-def _halve_weights(model: Any) -> None:
-    """Store the weights of convolutions as float16, with a cast to float32 behind each, which runtimes fold."""
+def _store_weights(model: Any, dtype: str) -> None:
+    """Store the weights of convolutions as float16, or in 8 bits with a scale for each output channel. They become
+    float32 before they are used, which runtimes do once, when they load the file."""
     from onnx import TensorProto, helper, numpy_helper
 
     used = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]}
-    casts = []
+    before, scales = [], []
     for tensor in model.graph.initializer:
-        if tensor.name in used and tensor.data_type == TensorProto.FLOAT:
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}.half"))
-            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
+        if tensor.name not in used or tensor.data_type != TensorProto.FLOAT:
+            continue
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        # what has few weights decides much: biases, depthwise convolutions, the first one
+        if dtype == "float16" or values.ndim < 2 or values.shape[1] <= 3:
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+            before.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+            continue
+        scale = np.maximum(np.abs(values).reshape(len(values), -1).max(axis=1), 1e-12).astype(np.float32) / 127
+        whole = np.rint(values / scale.reshape(-1, *(1,) * (values.ndim - 1))).astype(np.int8)
+        tensor.CopyFrom(numpy_helper.from_array(whole, f"{name}.whole"))
+        scales.append(numpy_helper.from_array(scale, f"{name}.scale"))
+        before.append(helper.make_node("DequantizeLinear", [f"{name}.whole", f"{name}.scale"], [name], axis=0))
+    model.graph.initializer.extend(scales)
+    nodes = [*before, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-
-
-def _quantized(model: Any) -> Any:
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder, _silenced():
-        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
-        onnx.save(model, str(before))
-        quantize_dynamic(before, after, op_types_to_quantize=["Conv"], weight_type=QuantType.QUInt8)
-        return onnx.load(str(after))
 
 
 def _torch_program(model: nn.Module) -> bytes:
