@@ -223,3 +223,14 @@ def test_flipping_makes_the_map_a_mirror_s_mirror(pictures: Path, tiny_run: Path
     assert np.abs(flipping(mirrored)[:, ::-1].astype(int) - flipping(image)).max() <= 1
     assert predict(tiny_run, f"input={pictures}/0.jpg", f"output={tmp_path}/a.png", "flip=true") == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), flipping(pictures / "0.jpg"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 40), (40, 1), (2, 40), (3, 3)])
+def test_the_smallest_pictures_are_cut_out(size: tuple[int, int]) -> None:
+    place = np.arange(size[0] * size[1]).reshape(size) / (size[0] * size[1])
+    saliency = np.where(place < 0.5, 255, 0).astype(np.uint8)
+    colours = np.dstack([saliency, 255 - saliency, saliency])
+    alpha = matte(colours, saliency)
+    assert (alpha == saliency).all()
+    front, back = parted(colours, alpha)
+    assert (laid_on(front, alpha, back) == colours).all()

@@ -65,7 +65,8 @@ def matte(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
             border as wide as a map may be off.
 
     Returns:
-        (H, W) uint8; ``saliency`` itself where it has no object, no background, or nothing in between.
+        (H, W) uint8; ``saliency`` itself where it has no object, no background, or nothing in between, or where the
+        picture is too thin for the 3 × 3 windows of the method.
 
     Raises:
         UserError: no alpha could be solved for.
@@ -76,7 +77,7 @@ def matte(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     band = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     inside, outside = (share > 255 * _SURE).astype(np.uint8), (share < 255 * (1 - _SURE)).astype(np.uint8)
     object_, background = cv2.erode(inside, band) > 0, cv2.erode(outside, band) > 0
-    if not object_.any() or not background.any() or (object_ | background).all():
+    if min(share.shape) < 3 or not object_.any() or not background.any() or (object_ | background).all():
         return saliency
     trimap = np.where(object_, 1.0, np.where(background, 0.0, 0.5))
     try:
@@ -102,6 +103,8 @@ def parted(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarr
         Two arrays (H, W, 3), uint8.
     """
     height, width = alpha.shape
+    if alpha.size == 1:  # pymatting's levels begin at two pixels
+        return colours, colours
     small, soft = _at_most(COLOUR_PIXELS, colours, alpha)
     with _one_at_a_time:
         parts = _matting().estimate_foreground_ml(

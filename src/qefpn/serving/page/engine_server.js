@@ -1,6 +1,6 @@
 // What makes the pictures of page.js: the server that the page came from.
 
-export const where = "It is sent to the computer that runs this page, worked on in its memory, and not kept.";
+export const where = "It is sent to the computer that runs this page, and not kept there.";
 export const kinds = ["mask", "cutout", "edges", "blur"];
 const QUERIES = {
   mask: "output_type=map", cutout: "output_type=rgba", edges: "output_type=edges", blur: "output_type=background&background=blur",

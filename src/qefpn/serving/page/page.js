@@ -111,13 +111,13 @@ function home() {
 }
 
 function tell({ steps, residual, converged, fixed, seconds }) {
-  const times = steps === 1 ? "once" : `${steps} times`;
-  const took = seconds === undefined ? "" : ` It took ${seconds.toFixed(1)} s.`;
-  const last = fixed
-    ? "as often as it always does here."
-    : `until its answer changed by only ${(100 * residual).toPrecision(2)} % (the residual). ` +
-      (converged ? "That is close enough for it to stop." : "It is given no more looks than that.");
-  byId("facts").textContent = `The network improved its own answer ${times} (the solver's steps), ${last}${took}`;
+  const once = steps === 1 ? "once (the solver's one step)" : `${steps} times (the solver's steps)`;
+  const more = fixed
+    ? "It takes as many here every time."
+    : `One more would change it by ${(100 * residual).toPrecision(2)}\u00a0% (the residual), ` +
+      (converged ? "little enough to stop." : "and it is allowed no more.");
+  const took = seconds === undefined ? "" : ` It took ${seconds.toFixed(1)}\u00a0s.`;
+  byId("facts").textContent = `The network improved its own answer ${once}. ${more}${took}`;
   byId("solve").hidden = false;
 }
 
