@@ -26,6 +26,8 @@ COLOUR_PIXELS = 2_000_000
 _SURE = 0.9
 _REACH = 2 / 224
 """How far a map's edge may be off, of the longer side: two pixels of what the network sees."""
+_FARTHEST = 32
+"""In pixels: only strips of one to 30 reach it, on which a band of its own width would take minutes."""
 _one_at_a_time = threading.Lock()
 """Held while pymatting works: numba's threads take one caller at a time, and end the process where two come."""
 
@@ -73,7 +75,7 @@ def matte(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     """
     height, width = saliency.shape
     small, share = _at_most(MATTING_PIXELS, colours, saliency)
-    reach = max(1, round(max(share.shape) * _REACH))
+    reach = max(1, min(_FARTHEST, round(max(share.shape) * _REACH)))
     band = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     inside, outside = (share > 255 * _SURE).astype(np.uint8), (share < 255 * (1 - _SURE)).astype(np.uint8)
     object_, background = cv2.erode(inside, band) > 0, cv2.erode(outside, band) > 0
