@@ -154,12 +154,22 @@ def test_forms_that_are_none(client: TestClient) -> None:
     assert "'file'" in refused(client.post(MAP, files={"x": ("a", b"")}, data={"file": "/etc/passwd"}), 400)
     assert refused(client.post(MAP, files=[("file", b"a"), ("file", b"b")]), 400)
     assert refused(client.post(MAP, files={"file": b"a"}, data={str(i): "x" for i in range(50)}), 400)
-    for body in (b"", b"nothing", part, part + b"\r\n\r\nabc", part + b'; filename="a\r\n\r\n', b"--b--\r\n", b"--b" * 999):
+    for body in (
+        b"",
+        b"nothing",
+        part,
+        part + b"\r\n\r\nabc",
+        part + b'; filename="a\r\n\r\n',
+        b"--b--\r\n",
+        b"--b" * 999,
+    ):
         assert refused(client.post(MAP, content=body, headers=kind), 400, 422)
     assert refused(client.post(MAP, content=b"", headers={"content-type": "multipart/form-data"}), 400)
     long = part + b"\r\n" + b"".join(b"X-%d: y\r\n" % i for i in range(5000)) + b"\r\nabc\r\n--b--\r\n"
     assert refused(client.post(MAP, content=long, headers=kind), 400, 422)
-    assert refused(client.post(MAP, content=part + b"; x=" + b"a" * 300_000 + b"\r\n\r\nabc\r\n--b--\r\n", headers=kind))
+    assert refused(
+        client.post(MAP, content=part + b"; x=" + b"a" * 300_000 + b"\r\n\r\nabc\r\n--b--\r\n", headers=kind)
+    )
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "C:\\a.png", "a\0.png", "x" * 500, "é 字", "$(id).jpg", "%2e%2e"])

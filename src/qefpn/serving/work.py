@@ -122,10 +122,12 @@ class Studio:
 
     def warm_up(self) -> None:
         """Load and compile what the first photograph would wait for."""
+        threads = torch.get_num_threads()
         rows, columns = np.mgrid[0:96, 0:128]
         saliency = np.clip(700 - 12 * np.hypot(rows - 48, columns - 64), 0, 255).astype(np.uint8)
         colours = np.dstack([saliency, 255 - saliency, saliency // 2])
         Rendering(("rgba",))(Layers(colours), saliency)
+        torch.set_num_threads(threads)  # numba, starting, sets OpenMP's number in this thread, which is torch's as well
         self.predictor(colours)
 
 
