@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -21,6 +20,7 @@ from starlette.routing import Route
 
 from qefpn.errors import UserError
 from qefpn.serving.guard import Guard
+from qefpn.serving.web import page_file
 from qefpn.serving.work import Answer, Asked, Busy, Gone, Studio, Turns
 from qefpn.text import one_line
 
@@ -120,11 +120,6 @@ def application(studio: Studio, about: Mapping[str, str | None], terms: Terms) -
     handlers = {HTTPException: _http, UserError: _mistake, Busy: _busy, Exception: _fault}
     handlers |= {Gone: _gone, ClientDisconnect: _gone}
     return Starlette(routes=routes, middleware=gates, exception_handlers=handlers, lifespan=lifespan)
-
-
-def page_file(name: str) -> bytes:
-    """A file of the page."""
-    return (resources.files("qefpn.serving") / "page" / name).read_bytes()
 
 
 def _refuse_foreign_pages(request: Request, cors: tuple[str, ...]) -> None:
