@@ -159,8 +159,8 @@ def requests_of_no_client() -> dict[str, bytes]:
         "no host": b"POST /api/predict HTTP/1.1\r\n\r\n",
         "another host": b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
         "out of the folder": b"GET /../../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
-        "out of the folder, encoded": b"GET /%2e%2e/page.css/..%2fetc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-        "an address of elsewhere": b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\nConnection: close\r\n\r\n",
+        "out of the folder, encoded": b"GET /%2e%2e/..%2fetc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "another address": b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\nConnection: close\r\n\r\n",
         "a method of its own": b"SPY /api/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
     }
 

@@ -36,7 +36,8 @@ export async function make(kind, file, signal, tell) {
 
 // A function of pixels, and what it runs on.
 async function load() {
-  if ("gpu" in navigator && (await navigator.gpu.requestAdapter().catch(() => null))) {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  if (adapter && !adapter.info?.isFallbackAdapter) { // one in software is slower than the processor without it
     try {
       return await session(await import("./ort.webgpu.min.mjs"), "webgpu");
     } catch (error) {
@@ -49,7 +50,7 @@ async function load() {
 async function session(ort, provider) {
   ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
   if (provider === "wasm") ort.env.wasm.proxy = true; // in a worker: the page stays awake
-  const network = await ort.InferenceSession.create("model.onnx", { executionProviders: [provider] });
+  const network = await ort.InferenceSession.create("model.onnx", { executionProviders: [provider], logSeverityLevel: 3 });
   const run = async (data, height, width) =>
     (await network.run({ images: new ort.Tensor("uint8", data, [1, height, width, 3]) })).maps.getData();
   await run(new Uint8Array(3 * 64 * 64), 64, 64); // what it cannot do shows here
