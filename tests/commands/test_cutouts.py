@@ -245,3 +245,15 @@ def test_a_strip_is_cut_out_in_time() -> None:
         alpha = matte(np.dstack([saliency] * 3), saliency)
         assert time.monotonic() - begun < 5  # it was 15 s
         assert np.abs(alpha.astype(int) - saliency).mean() < 10
+
+
+def test_strips_are_seamless(monkeypatch: pytest.MonkeyPatch) -> None:
+    composite, _, _, alpha = disc()
+    kinds = ("edges", "overlay", "background")
+    render = Rendering(kinds, background=background_named("#00a03c"))
+    whole = render(Layers(composite), alpha)
+    for pixels in (1, 3 * SIDE, 7 * SIDE + 5):
+        monkeypatch.setattr(cutout, "STRIP_PIXELS", pixels)
+        strips = render(Layers(composite), alpha)
+        for kind in kinds:
+            assert np.array_equal(strips[kind].picture, whole[kind].picture), (pixels, kind)

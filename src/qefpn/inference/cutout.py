@@ -23,6 +23,8 @@ MATTING_PIXELS = 500_000
 """Alpha is solved for on at most so many pixels, and enlarged: it costs about 3 s a megapixel."""
 COLOUR_PIXELS = 2_000_000
 """Colours of object and background are told apart on at most so many pixels, and enlarged: a second a megapixel."""
+STRIP_PIXELS = 4_000_000
+"""What is done pixel by pixel is done on about so many at once."""
 _SURE = 0.9
 _REACH = 2 / 224
 """How far a map's edge may be off, of the longer side: two pixels of what the network sees."""
@@ -122,8 +124,31 @@ def parted(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def laid_on(front: np.ndarray, alpha: np.ndarray, behind: np.ndarray) -> np.ndarray:
     """Colours with their alpha (H, W) laid on a background (H, W, 3); uint8."""
-    share = alpha[..., None].astype(np.float32) / 255
-    return np.asarray((front * share + behind * (1 - share)).round(), dtype=np.uint8)
+
+    def laid(front: np.ndarray, alpha: np.ndarray, behind: np.ndarray) -> np.ndarray:
+        share = alpha[..., None].astype(np.float32) / 255
+        return np.asarray((front * share + behind * (1 - share)).round(), dtype=np.uint8)
+
+    return by_strips(laid, front, alpha, behind)
+
+
+def by_strips(function: Callable[..., np.ndarray], *arrays: np.ndarray, reach: int = 0) -> np.ndarray:
+    """What a function makes of arrays (H, W, ...), strip by strip of their rows: its copies in floating point, of a
+    photograph of 50 megapixels 600 MB each, are of one strip then.
+
+    Args:
+        function: gives an array of as many rows as it is given.
+        arrays: of the same height.
+        reach: rows above and below that a row of the result depends on.
+    """
+    height, width = arrays[0].shape[:2]
+    step = max(1, STRIP_PIXELS // width)
+    parts = []
+    for top in range(0, height, step):
+        first, end = max(0, top - reach), min(height, top + step)
+        made = function(*(one[first : end + reach] for one in arrays))
+        parts.append(made[top - first : end - first])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 Background = Callable[[np.ndarray, np.ndarray], np.ndarray]
