@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,14 @@ from PIL import Image
 from starlette.testclient import TestClient
 from tests.serving.photographs import PAYLOAD, no_pictures, odd_pictures, photograph
 
-from qefpn import Predictor
+from qefpn import QEFPN, Predictor
 from qefpn.commands.serve import about
 from qefpn.inference.output import OUTPUT_TYPES
 from qefpn.models.packed import network_file
 from qefpn.serving import application as served
-from qefpn.serving.application import Terms, application
+from qefpn.serving.application import SOLVER_HEADERS, Terms, application
 from qefpn.serving.guard import HEADERS
-from qefpn.serving.work import Answer, Studio
+from qefpn.serving.work import Answer, Asked, Studio
 
 MAP = "/api/predict?output_type=map"
 ABOUT = about(network_file(None))
@@ -222,6 +223,14 @@ def test_health_readiness_and_licence(client: TestClient) -> None:
     assert client.get("/api/ready").json() == {"ready": True, "waiting": 0, "places": 16}
     told = client.get("/api/licence").json()
     assert told["network"] == "mobile" and "DUTS" in told["data"] and "academic" in told["licence"]
+
+
+def test_a_network_without_a_solver_tells_of_none(client: TestClient) -> None:
+    network = QEFPN(backbone="resnet18", channels=8, expansion=1, pyramid="none", decoder_passes=1).eval()
+    predictor: Any = SimpleNamespace(network=network, image_size=64, device="cpu")
+    answer = Studio(predictor, 4)(photograph(), Asked.of_query({}))
+    assert (answer.steps, answer.residual) == (None, None) and answer.png.startswith(b"\x89PNG")
+    assert not set(SOLVER_HEADERS) & set(served._told(answer, Asked.of_query({})))
 
 
 class Slow:

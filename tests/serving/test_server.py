@@ -192,6 +192,32 @@ def test_hostile_uploads_get_nothing(server: Server) -> None:
 
 
 @pytest.mark.slow
+def test_whoever_goes_away_is_not_waited_for(server: Server) -> None:
+    """Ten ask for what takes seconds and hang up: the first is worked on, the others no more."""
+    _, address = server
+    host, port = address.removeprefix("http://").split(":")
+    request = httpx.Request(
+        "POST", f"{address}/api/predict?output_type=rgba", files={"file": ("a.jpg", photograph(900, 1200))}
+    )
+    head = f"POST {request.url.raw_path.decode()} HTTP/1.1\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in request.headers.items()) + "\r\n"
+    data = head.encode() + request.read()
+    with httpx.Client() as client:
+        begun = time.monotonic()
+        assert send(client, address, photograph(900, 1200), "output_type=rgba").status_code == 200
+        one = time.monotonic() - begun
+        begun = time.monotonic()
+        for _ in range(10):
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)
+        assert send(client, address, photograph()).status_code == 200
+        assert time.monotonic() - begun < 6 * one + 2
+        assert client.get(f"{address}/api/ready").json()["waiting"] == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_when_told_and_answers_what_it_began(how: signal.Signals) -> None:
     with serving() as (process, address), ThreadPoolExecutor(1) as pool, httpx.Client() as client:
