@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "the page of a run, or the tables of a sweep",
     "models": "the networks that come with the package",
     "profile": "parameters, MACs, speed and memory: the paper's Table III",
+    "serve": "a web page: drop a photograph, get its mask and cut-out",
     "export": "a network as a file that other programs run: ONNX, rembg, torch.export",
 }
 

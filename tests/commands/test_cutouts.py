@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import cv2
@@ -223,3 +224,36 @@ def test_flipping_makes_the_map_a_mirror_s_mirror(pictures: Path, tiny_run: Path
     assert np.abs(flipping(mirrored)[:, ::-1].astype(int) - flipping(image)).max() <= 1
     assert predict(tiny_run, f"input={pictures}/0.jpg", f"output={tmp_path}/a.png", "flip=true") == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), flipping(pictures / "0.jpg"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 40), (40, 1), (2, 40), (3, 3)])
+def test_the_smallest_pictures_are_cut_out(size: tuple[int, int]) -> None:
+    place = np.arange(size[0] * size[1]).reshape(size) / (size[0] * size[1])
+    saliency = np.where(place < 0.5, 255, 0).astype(np.uint8)
+    colours = np.dstack([saliency, 255 - saliency, saliency])
+    alpha = matte(colours, saliency)
+    assert (alpha == saliency).all()
+    front, back = parted(colours, alpha)
+    assert (laid_on(front, alpha, back) == colours).all()
+
+
+def test_a_strip_is_cut_out_in_time() -> None:
+    for size in ((20_000, 3), (3, 20_000)):
+        saliency = np.zeros(size, np.uint8)
+        saliency[: size[0] // 2, : size[1] // 2 + 1] = 255
+        begun = time.monotonic()
+        alpha = matte(np.dstack([saliency] * 3), saliency)
+        assert time.monotonic() - begun < 5  # it was 15 s
+        assert np.abs(alpha.astype(int) - saliency).mean() < 10
+
+
+def test_strips_are_seamless(monkeypatch: pytest.MonkeyPatch) -> None:
+    composite, _, _, alpha = disc()
+    kinds = ("edges", "overlay", "background")
+    render = Rendering(kinds, background=background_named("#00a03c"))
+    whole = render(Layers(composite), alpha)
+    for pixels in (1, 3 * SIDE, 7 * SIDE + 5):
+        monkeypatch.setattr(cutout, "STRIP_PIXELS", pixels)
+        strips = render(Layers(composite), alpha)
+        for kind in kinds:
+            assert np.array_equal(strips[kind].picture, whole[kind].picture), (pixels, kind)

@@ -184,7 +184,10 @@ def test_other_solvers_and_none() -> None:
     ("words", "said"),
     [
         ([], "output is not set"),
-        (["output=a.onnx", "format=onxx"], "format must be one of onnx, rembg, torch, not 'onxx' (did you mean onnx?)"),
+        (
+            ["output=a.onnx", "format=onxx"],
+            "format must be one of onnx, rembg, torch, web, not 'onxx' (did you mean onnx?)",
+        ),
         (["output=a.onnx", "dtype=float61"], "dtype must be one of"),
         (["output=a.pt2", "format=torch", "dtype=int8"], "dtype must be one of float32 with format=torch"),
         (["output=a.onnx", "steps=0"], "steps must be at least 1"),

@@ -12,9 +12,11 @@ from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import quiet_libraries
 from qefpn.inference.export import FORMATS, check_choices, export_network
+from qefpn.inference.exportable import FixedNetwork
 from qefpn.inference.predictor import Predictor
 from qefpn.models.budgets import checked_budget
 from qefpn.models.packed import SUFFIX, network_file, read_card
+from qefpn.serving.web import MODEL, runtime_archive, write_page
 from qefpn.text import one_line
 from qefpn.version import __version__
 
@@ -25,6 +27,8 @@ qefpn export output=saliency.onnx                                   uint8 photog
 qefpn export checkpoint=RUN/checkpoints/best.ckpt output=mine.onnx dtype=float16
 qefpn export format=rembg output=~/.rembg/mine.onnx
     then: rembg i -m u2net_custom -x '{"model_path": "~/.rembg/mine.onnx"}' photo.jpg cutout.png
+qefpn export format=web output=page                                 a page that runs it in the browser
+    then: python -m http.server --directory page, or any web server
 qefpn export format=torch output=saliency.pt2                       torch.export.load("saliency.pt2").module()
 """
 
@@ -38,10 +42,16 @@ def main(argv: Sequence[str]) -> int:
     config = command_config("export", argv)
     kind, checkpoint = str(config.format), network_file(config.checkpoint)
     path = _output(config, kind, checkpoint)
+    archive = runtime_archive(config.runtime) if kind == "web" else None
     predictor = Predictor(checkpoint, image_size=config.image_size, budget=config.budget)
-    made = export_network(
-        predictor, path, kind=kind, steps=config.steps, dtype=str(config.dtype), about=_about(checkpoint, predictor)
-    )
+    about = _about(checkpoint, predictor)
+    if archive is not None:
+        path = path / MODEL
+    made = export_network(predictor, path, kind=kind, steps=config.steps, dtype=str(config.dtype), about=about)
+    if archive is not None:
+        told = {"network": about.get("name"), "data": about.get("data"), "licence": about.get("licence")}
+        size = write_page(path.parent, {**told, "steps": FixedNetwork(predictor.network, config.steps).steps}, archive)
+        print(one_line(f"{path.parent}: {size / 1e6:.1f} MB; python -m http.server --directory {path.parent}"))
     unlike = f"a drawn picture differs by {made.difference:.1f} of 255 grey levels"
     print(one_line(f"{path}: {made.size / 1e6:.1f} MB; {unlike}"))
     return 0
@@ -59,6 +69,10 @@ def _output(config: DictConfig, kind: str, checkpoint: Path) -> Path:
             raise UserError(f"{key} must be at least {least}, not {config[key]}")
     suffix = FORMATS[kind]
     path = Path(str(config.output)).expanduser()
+    if config.runtime is not None and kind != "web":
+        raise UserError("runtime is of format=web")
+    if not suffix:
+        return _folder(config, path)
     if path.is_dir() or not path.suffix:
         path = path / f"{checkpoint.stem}{suffix}"
     if path.suffix != suffix:
@@ -67,6 +81,18 @@ def _output(config: DictConfig, kind: str, checkpoint: Path) -> Path:
         raise UserError(f"output={path} is a folder")
     if path.exists() and not config.overwrite:
         raise UserError(f"output={path} exists: overwrite=true replaces it")
+    return path
+
+
+def _folder(config: DictConfig, path: Path) -> Path:
+    """The folder of a page."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"output={path} is a file: format=web writes a folder")
+    if path.is_dir() and any(path.iterdir()):
+        if not (path / "index.html").exists() or not (path / MODEL).exists():
+            raise UserError(f"output={path}: the folder holds other files; give an empty or a new one")
+        if not config.overwrite:
+            raise UserError(f"output={path} holds a page: overwrite=true replaces it")
     return path
 
 

@@ -28,6 +28,7 @@ PATH_KEYS = (
         "run",
         "init",
         "resume",
+        "runtime",
         "data.root",
         "data.images",
         "data.masks",

@@ -23,9 +23,13 @@ MATTING_PIXELS = 500_000
 """Alpha is solved for on at most so many pixels, and enlarged: it costs about 3 s a megapixel."""
 COLOUR_PIXELS = 2_000_000
 """Colours of object and background are told apart on at most so many pixels, and enlarged: a second a megapixel."""
+STRIP_PIXELS = 4_000_000
+"""What is done pixel by pixel is done on about so many at once."""
 _SURE = 0.9
 _REACH = 2 / 224
 """How far a map's edge may be off, of the longer side: two pixels of what the network sees."""
+_FARTHEST = 32
+"""In pixels: only strips of one to 30 reach it, on which a band of its own width would take minutes."""
 _one_at_a_time = threading.Lock()
 """Held while pymatting works: numba's threads take one caller at a time, and end the process where two come."""
 
@@ -65,18 +69,19 @@ def matte(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
             border as wide as a map may be off.
 
     Returns:
-        (H, W) uint8; ``saliency`` itself where it has no object, no background, or nothing in between.
+        (H, W) uint8; ``saliency`` itself where it has no object, no background, or nothing in between, or where the
+        picture is too thin for the 3 × 3 windows of the method.
 
     Raises:
         UserError: no alpha could be solved for.
     """
     height, width = saliency.shape
     small, share = _at_most(MATTING_PIXELS, colours, saliency)
-    reach = max(1, round(max(share.shape) * _REACH))
+    reach = max(1, min(_FARTHEST, round(max(share.shape) * _REACH)))
     band = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     inside, outside = (share > 255 * _SURE).astype(np.uint8), (share < 255 * (1 - _SURE)).astype(np.uint8)
     object_, background = cv2.erode(inside, band) > 0, cv2.erode(outside, band) > 0
-    if not object_.any() or not background.any() or (object_ | background).all():
+    if min(share.shape) < 3 or not object_.any() or not background.any() or (object_ | background).all():
         return saliency
     trimap = np.where(object_, 1.0, np.where(background, 0.0, 0.5))
     try:
@@ -102,6 +107,8 @@ def parted(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarr
         Two arrays (H, W, 3), uint8.
     """
     height, width = alpha.shape
+    if alpha.size == 1:  # pymatting's levels begin at two pixels
+        return colours, colours
     small, soft = _at_most(COLOUR_PIXELS, colours, alpha)
     with _one_at_a_time:
         parts = _matting().estimate_foreground_ml(
@@ -117,8 +124,31 @@ def parted(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def laid_on(front: np.ndarray, alpha: np.ndarray, behind: np.ndarray) -> np.ndarray:
     """Colours with their alpha (H, W) laid on a background (H, W, 3); uint8."""
-    share = alpha[..., None].astype(np.float32) / 255
-    return np.asarray((front * share + behind * (1 - share)).round(), dtype=np.uint8)
+
+    def laid(front: np.ndarray, alpha: np.ndarray, behind: np.ndarray) -> np.ndarray:
+        share = alpha[..., None].astype(np.float32) / 255
+        return np.asarray((front * share + behind * (1 - share)).round(), dtype=np.uint8)
+
+    return by_strips(laid, front, alpha, behind)
+
+
+def by_strips(function: Callable[..., np.ndarray], *arrays: np.ndarray, reach: int = 0) -> np.ndarray:
+    """What a function makes of arrays (H, W, ...), strip by strip of their rows: its copies in floating point, of a
+    photograph of 50 megapixels 600 MB each, are of one strip then.
+
+    Args:
+        function: gives an array of as many rows as it is given.
+        arrays: of the same height.
+        reach: rows above and below that a row of the result depends on.
+    """
+    height, width = arrays[0].shape[:2]
+    step = max(1, STRIP_PIXELS // width)
+    parts = []
+    for top in range(0, height, step):
+        first, end = max(0, top - reach), min(height, top + step)
+        made = function(*(one[first : end + reach] for one in arrays))
+        parts.append(made[top - first : end - first])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 Background = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -24,8 +24,8 @@ from qefpn.inference.predictor import Predictor
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from qefpn.text import did_you_mean
 
-FORMATS = {"onnx": ".onnx", "rembg": ".onnx", "torch": ".pt2"}
-"""Each format with the suffix of its files."""
+FORMATS = {"onnx": ".onnx", "rembg": ".onnx", "torch": ".pt2", "web": ""}
+"""Each format with the suffix of its files; none where it is a folder."""
 DTYPES = ("float32", "float16", "int8")
 OPSET = 18
 """Of ONNX: the lowest that torch writes, so that older runtimes read it, too (onnxruntime from 1.14 on)."""

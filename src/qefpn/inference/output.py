@@ -15,7 +15,7 @@ from PIL import Image
 from qefpn.data.files import FORMATS
 from qefpn.data.reading import Layers, on_white
 from qefpn.errors import UserError
-from qefpn.inference.cutout import Background, laid_on, matte, parted
+from qefpn.inference.cutout import Background, by_strips, laid_on, matte, parted
 from qefpn.losses import edges
 
 OUTPUT_TYPES = ("map", "binary", "rgba", "overlay", "edges", "background")
@@ -101,10 +101,9 @@ class Rendering:
         if "binary" in self.kinds:
             made["binary"] = Rendered(self._binary(saliency))
         if "edges" in self.kinds:
-            values = torch.from_numpy(saliency)[None, None].float() / 255
-            made["edges"] = Rendered((edges(values)[0, 0] * 255).round().byte().numpy())
+            made["edges"] = Rendered(by_strips(_edges, saliency, reach=1))
         if "overlay" in self.kinds:
-            made["overlay"] = Rendered(_overlay(layers.colours, saliency))
+            made["overlay"] = Rendered(by_strips(_overlay, layers.colours, saliency))
         return made
 
     def _binary(self, saliency: np.ndarray) -> np.ndarray:
@@ -133,6 +132,11 @@ class Rendering:
     def _front(self, layers: Layers, colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The object's colours and the background's. A picture that is transparent already shows its object's own."""
         return parted(colours, alpha) if self.matting and layers.alpha is None else (colours, colours)
+
+
+def _edges(saliency: np.ndarray) -> np.ndarray:
+    values = torch.from_numpy(saliency)[None, None].float() / 255
+    return (edges(values)[0, 0] * 255).round().byte().numpy()
 
 
 def _overlay(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""`qefpn serve`: a page and an endpoint on a trained network."""
