@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tests.metrics.maps import Pair, a_mask, pairs
 
 from qefpn.errors import UserError
 from qefpn.metrics import SaliencyMetrics, choose, combine, saliency_scores
+from qefpn.metrics.counted import counted_values
 from qefpn.metrics.figures import COUNTED, GROUPS, PASSES, known_names
 
 with warnings.catch_warnings():
@@ -35,6 +36,52 @@ class ExactMSIoU(psm.MSIoU):
 
     def get_edge(self, mask: np.ndarray) -> np.ndarray:
         return super().get_edge(mask).astype(np.float64)
+
+
+def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator != 0)
+
+
+def _kappa(tp: Any, fp: Any, tn: Any, fn: Any) -> Any:
+    chance = _ratio((tp + fp) * (tp + fn) + (tn + fn) * (tn + tp), (tp + fp + tn + fn) ** 2)
+    return _ratio(_ratio(tp + tn, tp + fp + tn + fn) - chance, 1 - chance)
+
+
+def _f1(tp: Any, fp: Any, tn: Any, fn: Any) -> Any:
+    precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
+    return _ratio(2 * precision * recall, precision + recall)
+
+
+FORMULAS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
+    "iou": lambda tp, fp, tn, fn: _ratio(tp, tp + fp + fn),
+    "dice": lambda tp, fp, tn, fn: _ratio(2 * tp, tp + fn + tp + fp),
+    "f1": _f1,
+    "specificity": lambda tp, fp, tn, fn: _ratio(tn, tn + fp),
+    "fpr": lambda tp, fp, tn, fn: _ratio(fp, tn + fp),
+    "ber": lambda tp, fp, tn, fn: 1 - 0.5 * (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)),
+    "kappa": _kappa,
+    "overall_accuracy": lambda tp, fp, tn, fn: _ratio(tp + tn, tp + fp + tn + fn),
+}
+
+
+def test_compiled_figures_are_their_formulas() -> None:
+    rng = np.random.default_rng(96)
+    pixels = rng.integers(1, 5_000_000, 60)
+    positives = rng.integers(0, pixels + 1)
+    positives[:4], positives[4:8] = 0, pixels[4:8]
+    shares = np.sort(rng.random((60, 2, 258)), axis=2)
+    shares[::3, :, :40], shares[1::3, :, 200:] = 0, 1
+    whole = np.stack([pixels - positives, positives], axis=1)[..., None]
+    selected = np.rint(shares * whole).astype(np.int64)
+    fp, tp = selected[:, 0], selected[:, 1]
+    fn, tn = whole[:, 1] - tp, whole[:, 0] - fp
+    found = counted_values(COUNTED, selected, positives, pixels)
+    assert {*FORMULAS} == {*COUNTED}
+    for name, formula in FORMULAS.items():
+        expected = formula(tp, fp, tn, fn)
+        parts = (found[f"{name}_curve"], found[f"{name}_adaptive"][:, None], found[f"{name}_binary"][:, None])
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, rtol=0, atol=1e-12, err_msg=name)
+        assert expected.std() > 0.01
 
 
 def edge_cases() -> Iterator[Pair]:
@@ -112,12 +159,12 @@ def check(sample: list[Pair], oracle: Any, metrics: tuple[str, ...]) -> list[dic
 
 
 def test_from_the_histogram() -> None:
-    check([*pairs(150, seed=91), *edge_cases()], theirs, tuple(COUNTED))
+    check([*pairs(150, seed=91), *edge_cases()], theirs, COUNTED)
 
 
 @pytest.mark.slow
 def test_from_the_histogram_a_thousand_times() -> None:
-    check(list(pairs(1000, seed=92)), theirs, tuple(COUNTED))
+    check(list(pairs(1000, seed=92)), theirs, COUNTED)
 
 
 def test_in_passes_of_their_own() -> None:
@@ -239,7 +286,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
 
 def test_what_can_be_asked_for() -> None:
     assert choose("sod") == choose([]) == choose(["mae", "e_mean", "f_max"])
-    assert choose("all").counted == tuple(COUNTED) and choose("all").passes == tuple(PASSES)
+    assert choose("all").counted == COUNTED and choose("all").passes == tuple(PASSES)
     assert choose(["iou", "iou_max", "f1_mean"]).counted == ("iou", "f1")
     assert choose(["si_f_curve"]).passes == ("si_f",) and choose("cod").counted == GROUPS["cod"]
     for name in known_names():

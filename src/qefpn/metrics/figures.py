@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qefpn.errors import UserError
-from qefpn.metrics.protocol import Float, Int
+from qefpn.metrics.protocol import BETA2, Float
 from qefpn.text import did_you_mean
 
 BASE = ("mae", "mean_f", "weighted_f", "s_measure", "e_measure", "binary_ratio")
@@ -39,34 +39,8 @@ PASSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """What takes a pass of its own, with its scores and its curves; computed in ``passes``."""
 
 
-def _ratio(numerator: Any, denominator: Any) -> Float:
-    """The quotient, and 0 where the denominator is 0."""
-    denominator = np.asarray(denominator, np.float64)
-    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)
-
-
-def _kappa(tp: Int, fp: Int, tn: Int, fn: Int) -> Float:
-    accuracy = _ratio(tp + tn, tp + fp + tn + fn)
-    chance = _ratio((tp + fp) * (tp + fn) + (tn + fn) * (tn + tp), (tp + fp + tn + fn) ** 2)
-    return _ratio(accuracy - chance, 1 - chance)
-
-
-def _f1(tp: Int, fp: Int, tn: Int, fn: Int) -> Float:
-    precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
-    return _ratio(2 * precision * recall, precision + recall)
-
-
-COUNTED: Mapping[str, Callable[[Int, Int, Int, Int], Float]] = {
-    "iou": lambda tp, fp, tn, fn: _ratio(tp, tp + fp + fn),
-    "dice": lambda tp, fp, tn, fn: _ratio(2 * tp, tp + fn + tp + fp),
-    "f1": _f1,
-    "specificity": lambda tp, fp, tn, fn: _ratio(tn, tn + fp),
-    "fpr": lambda tp, fp, tn, fn: _ratio(fp, tn + fp),
-    "ber": lambda tp, fp, tn, fn: 1 - 0.5 * (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)),
-    "kappa": _kappa,
-    "overall_accuracy": lambda tp, fp, tn, fn: _ratio(tp + tn, tp + fp + tn + fn),
-}
-"""What the numbers of true and false positives and negatives give. A quotient 0 / 0 is 0, as in PySODMetrics."""
+COUNTED = ("iou", "dice", "f1", "specificity", "fpr", "ber", "kappa", "overall_accuracy")
+"""What the numbers of true and false positives and negatives give; computed in ``counted``."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "sod": (),
@@ -113,6 +87,16 @@ class Figures:
         return found
 
 
+def f_curve_of_means(precision: Any, recall: Any) -> Float:
+    """F-measure at each threshold of a set's mean precision and recall.
+
+    ``1.3 P R / (0.3 P + R)``, 0 where ``P R`` is 0.
+    """
+    precision, recall = np.asarray(precision, np.float64), np.asarray(recall, np.float64)
+    numerator = (1 + BETA2) * precision * recall
+    return numerator / np.where(numerator == 0, 1, BETA2 * precision + recall)
+
+
 def with_aliases(figures: dict[str, Any]) -> dict[str, Any]:
     """The figures, and those of :data:`ALIASES` that are among them under their second names."""
     return figures | {name: figures[old] for name, old in ALIASES.items() if old in figures}
@@ -120,7 +104,7 @@ def with_aliases(figures: dict[str, Any]) -> dict[str, Any]:
 
 def known_names() -> list[str]:
     """Everything that ``metrics=`` takes: groups, families and single figures."""
-    everything = Figures(tuple(COUNTED), tuple(PASSES))
+    everything = Figures(COUNTED, tuple(PASSES))
     of_curves = (f"{name.removesuffix('_curve')}_{kind}" for name in everything.curves[4:] for kind in ("mean", "max"))
     return list(
         dict.fromkeys(
@@ -158,23 +142,3 @@ def _chosen(metrics: tuple[str, ...]) -> Figures:
         families = [family for family in (*COUNTED, *PASSES) if name == family or name.startswith(f"{family}_")]
         wanted |= set(families[-1:])
     return Figures(tuple(name for name in COUNTED if name in wanted), tuple(name for name in PASSES if name in wanted))
-
-
-def counted_values(figures: Figures, selected: Int, positives: Int, pixels: Int) -> dict[str, Float]:
-    """Scores (B,) and curves (B, 256) of :data:`COUNTED`.
-
-    Args:
-        figures: which.
-        selected: (B, 2, 258) of ``histogram_scores.Scored``.
-        positives: (B,) pixels of foreground.
-        pixels: (B,) pixels.
-    """
-    fp, tp = selected[:, 0], selected[:, 1]
-    fn = positives[:, None] - tp
-    tn = (pixels - positives)[:, None] - fp
-    values: dict[str, Float] = {}
-    for name in figures.counted:
-        found = COUNTED[name](tp, fp, tn, fn)
-        values[f"{name}_curve"] = found[:, :256]
-        values[f"{name}_adaptive"], values[f"{name}_binary"] = found[:, 256], found[:, 257]
-    return values

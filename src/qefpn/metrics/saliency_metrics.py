@@ -13,7 +13,8 @@ from torchmetrics import Metric
 from qefpn.metrics.figures import Figures, choose
 from qefpn.metrics.inputs import check_names
 from qefpn.metrics.protocol import Protocol, get_protocol
-from qefpn.metrics.scores import Measured, Sums, measure
+from qefpn.metrics.scores import Measured, measure
+from qefpn.metrics.sums import Sums
 
 
 class SaliencyMetrics(Metric):
