@@ -23,6 +23,7 @@ from qefpn.benchmark.protocols import CHOICES
 from qefpn.benchmark.score_cache import Outcome, ScoreCache, score_key
 from qefpn.cli import main
 from qefpn.metrics import PROTOCOLS, Protocol, choose, combine, saliency_scores
+from qefpn.metrics.figures import CURVES
 
 UNIQUE = 3 * 6  # the two sets have the same masks and maps: equal pairs are scored once
 QUICK = ["figures=false", "page=false", "attributes=false", "resamples=0"]
@@ -59,7 +60,16 @@ def test_every_output(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "2 on own: 1 without a map: 5" in printed and "2†" in printed
     assert table(place)["2", "own"]["complete"] == "False"
-    assert re.search(r"ECSSD, ranks by max F: 0[ |,]+[12]", printed) and "told apart" in printed
+    results = json.loads((place / "out" / "results.json").read_text())["results"]
+    for key in CURVES:
+        assert {len(one[key]) for one in results} == {256}
+    mean = np.mean(results[0]["e_curve"])
+    assert mean == pytest.approx(float(table(place)[results[0]["method"], results[0]["dataset"]]["e_mean"]))
+    page = (place / "out" / "leaderboard.html").read_text()
+    with (place / "out" / "ranks.csv").open(newline="") as file:
+        alike = sum(row["apart"] == "False" for row in csv.DictReader(file))
+    assert page.count('class="near"') == alike > 0 and "not told from the figure of the method ranked" in page
+    assert re.search(r"ECSSD, ranks by F max: 0[ |,]+[12]", printed) and "told apart" in printed
 
 
 def test_intervals_of_every_figure(place: Path) -> None:
@@ -191,7 +201,13 @@ def test_a_method_without_a_set(place: Path, capsys: pytest.CaptureFixture[str])
         (["resample=3"], "did you mean resamples?"),
     ],
 )
-def test_mistakes(place: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(
+    place: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score_map(*_: object) -> None:
+        raise AssertionError("a mistake that can be known before is told after maps were scored")
+
+    monkeypatch.setattr(map_scores, "score_map", score_map)
     assert run(place, *words) == 2
     assert said in capsys.readouterr().err
 

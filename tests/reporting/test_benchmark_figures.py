@@ -32,11 +32,12 @@ def test_curves_of_every_method_and_set(results: Results, tmp_path: Path) -> Non
     assert files[2].read_bytes().startswith(b"%PDF")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {path.name for path in files}  # no parts left
     svg = files[1].read_text(encoding="utf-8")
-    for words in ("ECSSD", "own", "Precision", "Recall", "Threshold", "sharp", "blurred", "A &lt;i&gt;", "†"):
+    words_of_all = ("ECSSD", "own", "Precision", "Recall", "Threshold", "E-measure", "sharp", "blurred", "A &lt;i&gt;")
+    for words in (*words_of_all, "†"):
         assert words in svg
-    # each colour: a line in four panels and one in the legend
+    # each colour: a line in six panels and one in the legend
     for style in method_styles(results[0]).values():
-        assert svg.count(f"stroke: {style.colour}") == 5
+        assert svg.count(f"stroke: {style.colour}") == 7
     image = cv2.imread(str(files[0]))
     assert image.shape[0] > 800 and image.shape[1] > 800 and image.std() > 5
 
@@ -47,7 +48,7 @@ def test_equal_results_give_equal_files(results: Results, tmp_path: Path) -> Non
 
 
 def test_no_curves_no_files(results: Results, tmp_path: Path) -> None:
-    bare = [dataclasses.replace(entry, precision=[], recall=[], f_curve=[]) for entry in results[0]]
+    bare = [dataclasses.replace(entry, curves={}) for entry in results[0]]
     assert draw_curves(bare, tmp_path) == [] and draw_curves([], tmp_path) == []
 
 

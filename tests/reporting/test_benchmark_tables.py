@@ -28,7 +28,7 @@ from qefpn.reporting.tables import beside, in_parts
 def entry(method: str, mae: float, max_f: float, *, scored: int = 10, dataset: str = "ECSSD") -> Entry:
     pictures = [{"name": str(i), "mae": mae, "weighted_f": max_f} for i in range(scored)]
     scores = {"mae": mae, "max_f": max_f, "weighted_f": max_f}
-    return Entry(method, dataset, scores, [], [], [], pictures, 10, [], [], [], {}, {})
+    return Entry(method, dataset, scores, {}, pictures, 10, [], [], [], {}, {})
 
 
 ENTRIES = [
@@ -84,7 +84,10 @@ def test_forms(tmp_path: Path) -> None:
     assert all(float(row["mae"]) == one.scores["mae"] for row, one in zip(table, entries, strict=True))
 
     data = json_benchmark(entries, "f3net")
-    assert data["results"][0]["f_curve"] == entries[0].f_curve and data["thresholds"][0] == 255
+    assert (
+        all(data["results"][0][key] == values for key, values in entries[0].curves.items())
+        and data["thresholds"][0] == 255
+    )
 
 
 def test_latex_rows_have_one_length_and_marks(tmp_path: Path) -> None:
@@ -132,7 +135,7 @@ def method(name: str, shift: float, seed: int = 0) -> Entry:
          "s_measure": 0.0, "e_measure": 0.0} for i in range(80)
     ]  # fmt: skip
     scores = {"weighted_f": float(np.mean([row["weighted_f"] for row in rows]))}
-    return Entry(name, "X", scores, [], [], [], rows, 80, [], [], [], {}, {})
+    return Entry(name, "X", scores, {}, rows, 80, [], [], [], {}, {})
 
 
 def test_intervals() -> None:
@@ -185,3 +188,40 @@ def test_a_method_with_missing_maps_has_a_place_in_no_order() -> None:
     (row,) = [row for row in rows if row["method"] == "part"]
     assert row["best"] == "good" and row["q_value"] == "" and row["difference"] > 0
     assert {row["method"] for row in rank_table([method("good", 0.1), method("bad", 0.0), part], 300)} == {"good"}
+
+
+def test_figures_that_are_not_told_from_the_one_above_are_marked() -> None:
+    entries = [method("near", 0.099), method("far", -0.3), method("first", 0.1), method("last", -0.6)]
+    ranks_found = rank_table(entries, 500)
+    (close,) = {row["next"] for row in ranks_found if not row["apart"]}
+    (table,) = benchmark_tables(entries, ranks=ranks_found)
+    marked = {row.label for row in table.rows if row.cells["weighted_f"].mark}
+    assert marked == {close} and close in ("near", "first")
+    said = "≈ not told from the figure of the method ranked just above it"
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(terminal([table]))
+    figure = f"{dict((e.method, e) for e in entries)[close].scores['weighted_f']:.3f}"
+    assert f"{figure} ≈" in stream.getvalue() and said in " ".join(stream.getvalue().split())
+    text = markdown([table])
+    assert f"{figure}** ≈ |" in text and said in text and text.count("≈") == 2
+    assert r"\,$\approx$" in latex(beside([table, table]))
+    assert latex(beside([table])).count(r"$\approx$") == 2
+    (plain,) = benchmark_tables(entries)
+    assert not plain.remarks and "≈" not in markdown([plain])
+
+
+def test_every_f_and_e_says_which() -> None:
+    figures = {"mean_f": 0.1, "mean_curve_f": 0.2, "max_f": 0.3, "e_measure": 0.4, "mean_e": 0.5, "max_e": 0.6}
+    aliases = {"f_adaptive": 0.1, "f_mean": 0.2, "f_max": 0.3, "e_adaptive": 0.4, "e_mean": 0.5, "e_max": 0.6}
+    entries = [dataclasses.replace(one, scores=one.scores | figures | aliases) for one in ENTRIES[:2]]
+    tables = benchmark_tables(entries)
+    heads = {column.head.replace(".", "") for column in tables[0].columns}
+    assert heads >= {f"{of} {which} ↑" for of in "FE" for which in ("adapt", "mean", "max")}
+    assert "adaptive" not in heads and len(tables[0].columns) == 2 + 6  # one column a figure, MAE and weighted F beside
+    assert all(column.head.split()[0] != "E" or len(column.head.split()) == 3 for column in tables[0].columns)
+    text = latex(beside(tables))
+    for of, sign in (("F", r"\beta"), ("E", r"\xi")):
+        for which in (r"{\mathrm{adp}}", r"{\mathrm{mean}}", r"{\max}"):
+            assert f"${of}_{sign}^{which}$$\\uparrow$" in text
+    rows = list(csv.DictReader(io.StringIO(csv_benchmark(entries))))
+    assert all(float(rows[0][key]) == value for key, value in (figures | aliases).items())

@@ -18,8 +18,8 @@ class Entry:
         method, dataset: their names.
         scores: figures of the set by the keys of metrics.json, without ``images``: means over the pictures that
             were scored.
-        precision, recall, f_curve, e_curve: of the set, 256 values in [0, 1], index 0 = threshold 255; empty where no
-            picture was scored.
+        curves: of the set, ``precision``, ``recall``, ``f_curve``, ``e_curve`` and those asked for beside, 256 values
+            each, index 0 = threshold 255; empty where no picture was scored.
         pictures: rows of scores.csv: ``name`` and the scores of one picture.
         expected: pictures of the data set; ``len(pictures)`` of them were scored.
         missing: names of pictures without a map.
@@ -35,9 +35,7 @@ class Entry:
     method: str
     dataset: str
     scores: dict[str, float]
-    precision: list[float]
-    recall: list[float]
-    f_curve: list[float]
+    curves: dict[str, list[float]]
     pictures: list[dict[str, Any]]
     expected: int
     missing: list[str]
@@ -46,7 +44,6 @@ class Entry:
     failed: dict[str, str]
     maps: dict[str, Path | ZipMember]
     notes: dict[str, list[str]] = field(default_factory=dict)
-    e_curve: list[float] = field(default_factory=list)
     resampled: dict[str, Resampled] = field(default_factory=dict)
 
     @property

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from qefpn.atomic import atomic_file, write_atomic
 from qefpn.benchmark.attributes import attribute_table
 from qefpn.benchmark.entries import Entry
-from qefpn.benchmark.groups import group_table
+from qefpn.benchmark.groups import check_groups, group_table
 from qefpn.benchmark.map_scores import score_folders
 from qefpn.benchmark.maps import MapFolder, find_maps
 from qefpn.benchmark.protocols import partings
@@ -31,7 +31,7 @@ from qefpn.experiments.composition import command_config
 from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
 from qefpn.experiments.runtime import console, progress_bar
 from qefpn.metrics import PROTOCOLS, choose
-from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
+from qefpn.reporting.benchmark_figures import draw_curves, draw_grid, named_pictures
 from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
 from qefpn.reporting.intervals import figure_table, interval_table, rank_sentences, rank_table, sentences
 from qefpn.reporting.latex import latex
@@ -65,6 +65,10 @@ def main(argv: Sequence[str]) -> int:
     folders, aside = find_maps(str(options.maps), pairs, str(options.prefix or ""), str(options.suffix or ""))
     folders = chosen_methods(folders, options.methods, options.exclude, options.aliases)
     pairs = {name: pairs[name] for name in dict.fromkeys(folder.dataset for folder in _in_order(folders, pairs))}
+    if options.groups:
+        check_groups(pairs)
+    if options.figures and (names := name_list(options.pictures)) and (shown := _with_pictures(pairs)):
+        named_pictures(shown, names)  # a name that is not there is told before all maps are scored
     for name in aside:
         known = f"there are maps of {name}, which is not among the data sets: they are left aside"
         print(known if official(name) is not None else f"left aside: {name}")
@@ -180,7 +184,7 @@ def score(
 
 def _absent(method: str, dataset: str, pairs: Sequence[Pair]) -> Entry:
     names = [pair.name for pair in pairs]
-    return Entry(method, dataset, {}, [], [], [], [], len(pairs), names, [], [], {}, {})
+    return Entry(method, dataset, {}, {}, [], len(pairs), names, [], [], {}, {})
 
 
 def tell(entries: Sequence[Entry]) -> list[str]:
@@ -218,7 +222,9 @@ def write(
     options: DictConfig, protocol: str, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path
 ) -> None:
     """All outputs; the table goes to the terminal too."""
-    tables = benchmark_tables(entries, load_published() if options.published else None)
+    resamples = int(options.resamples)
+    intervals, ranks = interval_table(entries, resamples), rank_table(entries, resamples)
+    tables = benchmark_tables(entries, load_published() if options.published else None, ranks=ranks)
     write_atomic(folder / "table.md", markdown(tables))
     write_atomic(folder / "table.tex", latex([beside(part) for part in in_parts(tables)], wide=True))
     write_atomic(folder / "table.csv", csv_benchmark(entries))
@@ -230,8 +236,6 @@ def write(
     if options.attributes:
         _write_rows(folder / "attributes.csv", attribute_table(scored, pairs))
         written.append("attributes.csv")
-    resamples = int(options.resamples)
-    intervals, ranks = interval_table(entries, resamples), rank_table(entries, resamples)
     tables_of_rows = [("intervals.csv", intervals), ("ranks.csv", ranks), ("figures.csv", figure_table(scored))]
     if options.groups:
         tables_of_rows.append(("groups.csv", group_table(scored)))
@@ -241,20 +245,25 @@ def write(
             written.append(name)
     if options.figures:
         written += [path.name for path in draw_curves(scored, folder)]
-        shown = {name: of for name, of in pairs.items() if any(pair.image for pair in of)}
+        shown = _with_pictures(pairs)
         if shown:
             drawn = [entry for entry in scored if entry.dataset in shown]
             written.append(draw_grid(drawn, shown, folder, name_list(options.pictures)).name)
         if len(shown) < len(pairs):
             print(f"no pictures of {', '.join(sorted({*pairs} - {*shown}))} are there, only masks: no grid of them")
     if options.page:
-        write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published))
+        write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published), ranks)
         written.append("leaderboard.html")
     for part in in_parts(tables):
         console().print(terminal(part))
     for sentence in [*sentences(intervals), *rank_sentences(ranks)]:
         print(one_line(sentence))
     print(f"{folder.resolve()}: {', '.join(written)}")
+
+
+def _with_pictures(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Sequence[Pair]]:
+    """The data sets that are not masks alone."""
+    return {name: of for name, of in pairs.items() if any(pair.image for pair in of)}
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -121,14 +122,17 @@ def choose(metrics: str | Sequence[str] | Figures) -> Figures:
             them; the figures of "sod" are always there.
 
     Raises:
-        UserError: there is no such group or figure.
+        UserError: there is no such group or figure, or it needs a package that is not there.
 
     >>> choose(["iou_max", "hce"])
     Figures(counted=('iou',), passes=('hce',))
     """
     if isinstance(metrics, Figures):
         return metrics
-    return _chosen((metrics,) if isinstance(metrics, str) else tuple(metrics))
+    found = _chosen((metrics,) if isinstance(metrics, str) else tuple(metrics))
+    if "hce" in found.passes and find_spec("skimage.morphology") is None:
+        raise UserError("hce needs scikit-image: pip install scikit-image, or ask for other metrics")
+    return found
 
 
 @cache

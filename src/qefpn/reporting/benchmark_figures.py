@@ -32,9 +32,10 @@ def datasets_of(entries: Sequence[Entry]) -> list[str]:
 
 
 def draw_curves(entries: Sequence[Entry], directory: Path) -> list[Path]:
-    """Draw all methods' curves, a column of two panels a data set.
+    """Draw all methods' curves, a column of three panels a data set.
 
-    The first row is the F-measure over the threshold, the second precision over recall, as in Fig. 5 of the paper.
+    The first row is the F-measure over the threshold, the second precision over recall, as in Fig. 5 of the paper, the
+    third the E-measure over the threshold.
     A method with missing maps has a dagger in the legend, and its curves are those of the maps that are there.
 
     Args:
@@ -44,18 +45,19 @@ def draw_curves(entries: Sequence[Entry], directory: Path) -> list[Path]:
     Returns:
         the files written; none where no entry has a curve.
     """
-    drawn = [entry for entry in entries if len(entry.f_curve)]
+    drawn = [entry for entry in entries if entry.curves]
     if not drawn:
         return []
     datasets, styles = datasets_of(drawn), method_styles(entries)
     columns = min(len(styles), max(2, math.floor(2.9 * len(datasets) / (0.6 + 0.068 * max(map(len, styles))))))
-    height = 5.3 + 0.19 * math.ceil(len(styles) / columns)
+    height = 7.8 + 0.19 * math.ceil(len(styles) / columns)
     with new_figure(max(4.2, 2.9 * len(datasets) + 0.4), height) as figure:
-        axes = figure.subplots(2, len(datasets), squeeze=False)
+        axes = figure.subplots(3, len(datasets), squeeze=False)
         for column, dataset in enumerate(datasets):
             own = [entry for entry in drawn if entry.dataset == dataset]
             f_panel(axes[0, column], own, styles, "" if column else "F-measure (β² = 0.3)")
             pr_panel(axes[1, column], own, styles, "" if column else "Precision")
+            e_panel(axes[2, column], own, styles, "" if column else "E-measure")
             axes[0, column].set_title(one_line(dataset), fontsize=10, color=INK, parse_math=False)
         incomplete = {entry.method for entry in drawn if not entry.complete}
         lines = {method + f" {DAGGER}" * (method in incomplete): one for method, one in styles.items()}
@@ -63,23 +65,32 @@ def draw_curves(entries: Sequence[Entry], directory: Path) -> list[Path]:
         return save(figure, directory, "curves", ("png", "svg", "pdf"))
 
 
-def f_panel(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], label: str = "") -> None:
-    """The F-measure of one data set's methods over the threshold."""
+def _over_thresholds(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], key: str, label: str) -> None:
     for entry in reversed(entries):  # the first method lies on top
-        thresholds = 255 - np.arange(len(entry.f_curve))  # index 0 is the threshold 255
-        axes.plot(thresholds, entry.f_curve, linewidth=1.3, **styles[entry.method].line)
-    axes.set(xlim=(0, 255), ylim=(axis_floor(entry.f_curve for entry in entries), 1))
+        thresholds = 255 - np.arange(len(entry.curves[key]))  # index 0 is the threshold 255
+        axes.plot(thresholds, entry.curves[key], linewidth=1.3, **styles[entry.method].line)
+    axes.set(xlim=(0, 255), ylim=(axis_floor(entry.curves[key] for entry in entries), 1))
     axes.set_xticks([0, 50, 100, 150, 200, 250])
     finish(axes, "Threshold", label)
+
+
+def f_panel(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], label: str = "") -> None:
+    """The F-measure of one data set's methods over the threshold."""
+    _over_thresholds(axes, entries, styles, "f_curve", label)
+
+
+def e_panel(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], label: str = "") -> None:
+    """The enhanced-alignment measure of one data set's methods over the threshold."""
+    _over_thresholds(axes, entries, styles, "e_curve", label)
 
 
 def pr_panel(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], label: str = "") -> None:
     """The precision of one data set's methods over their recall."""
     for entry in reversed(entries):
-        axes.plot(entry.recall, entry.precision, linewidth=1.3, **styles[entry.method].line)
+        axes.plot(entry.curves["recall"], entry.curves["precision"], linewidth=1.3, **styles[entry.method].line)
     axes.set(
-        xlim=(axis_floor(entry.recall for entry in entries), 1),
-        ylim=(axis_floor(entry.precision for entry in entries), 1),
+        xlim=(axis_floor(entry.curves["recall"] for entry in entries), 1),
+        ylim=(axis_floor(entry.curves["precision"] for entry in entries), 1),
     )
     finish(axes, "Recall", label)
 
@@ -106,7 +117,7 @@ def draw_grid(
     Raises:
         UserError: a name that no data set has, or nothing to show.
     """
-    rows = _named(pairs_by_dataset, names) if names else _telling(entries, pairs_by_dataset)
+    rows = named_pictures(pairs_by_dataset, names) if names else _telling(entries, pairs_by_dataset)
     if not rows:
         raise UserError("no grid of pictures: no method has the map of any picture")
     methods = list(method_styles(entries))
@@ -120,7 +131,12 @@ def draw_grid(
     return _draw(methods, [one_line(pair.name) for _, pair in rows], looks, directory)
 
 
-def _named(pairs_by_dataset: Mapping[str, Sequence[Pair]], names: Sequence[str]) -> list[tuple[str, Pair]]:
+def named_pictures(pairs_by_dataset: Mapping[str, Sequence[Pair]], names: Sequence[str]) -> list[tuple[str, Pair]]:
+    """Data set and files of pictures that are named as ``name`` or ``data set/name``.
+
+    Raises:
+        UserError: a name that no data set has.
+    """
     rows = []
     for wanted in names:
         found = [

@@ -42,7 +42,7 @@ class Cell:
         rival: the figure that it is sorted and ranked by; another one than ``value`` for a misprint.
         competes: whether it is ranked.
         rank: 1 is the best of its column and contest; None beyond the table's places.
-        mark: printed behind the text, such as ``≈``.
+        mark: printed behind the text, such as ``≈``; the table's `marks` say what it means.
         note: text of its footnote.
         kind: "yes", "no" or "soft", for renderers with colours.
         details: more than fits, for pages, which fold it away.
@@ -126,18 +126,23 @@ def _figure(key: str, label: str, title: str, latex: str = "", better: str = "hi
 METRICS = (
     _figure("mae", "MAE", "Mean absolute error", "MAE ", "low"),
     _figure(
-        "mean_f", "mean F", "F-measure (β² = 0.3) at the adaptive threshold, averaged over pictures", r"$mF_\beta$"
+        "mean_f",
+        "F adapt.",
+        "F-measure (β² = 0.3) at each picture's threshold of twice its mean, averaged over "
+        "pictures: mean F in the field's older tables",
+        r"$F_\beta^{\mathrm{adp}}$",
     ),
     _figure("weighted_f", "weighted F", "Weighted F-measure (β² = 1)", r"$F^\omega_\beta$"),
-    _figure("max_f", "max F", "Maximum F-measure over 256 thresholds", r"$F_{\max}$"),
+    _figure("max_f", "F max", "Maximum F-measure over 256 thresholds", r"$F_\beta^{\max}$"),
     _figure("s_measure", "S", "Structure measure (α = 0.5)", "$S_m$"),
-    _figure("e_measure", "E", "Enhanced-alignment measure at the adaptive threshold", "$E_m$"),
+    _figure("e_measure", "E adapt.", "Enhanced-alignment measure at the adaptive threshold", r"$E_\xi^{\mathrm{adp}}$"),
     _figure("binary_ratio", "binary %", "Share of pixels above 0.9 or below 0.1", r"Binary \% ", digits=2),
-    _figure("mean_curve_f", "mean F curve", "F-measure averaged over 256 thresholds", r"$\overline{F_\beta}$"),
-    _figure("mean_e", "mean E", "Enhanced-alignment measure averaged over 256 thresholds", r"$\overline{E_m}$"),
-    _figure("max_e", "max E", "Maximum enhanced-alignment measure over 256 thresholds", r"$E_{\max}$"),
+    _figure("mean_curve_f", "F mean", "F-measure averaged over 256 thresholds", r"$F_\beta^{\mathrm{mean}}$"),
+    _figure("mean_e", "E mean", "Enhanced-alignment measure averaged over 256 thresholds", r"$E_\xi^{\mathrm{mean}}$"),
+    _figure("max_e", "E max", "Maximum enhanced-alignment measure over 256 thresholds", r"$E_\xi^{\max}$"),
 )
-"""Every figure that a table prints, in its order; the first seven are those of metrics.json."""
+"""Every figure that a table prints, in its order; the first seven are those of metrics.json. The heads of F and E say
+which threshold: a bare mean F is the adaptive one in some papers, and the curve's mean in others."""
 
 _LOWER = ("mae", "ber", "fpr", "hce")
 _BY_KEY = {one.key: one for one in METRICS}
@@ -152,7 +157,7 @@ def metric(key: str) -> Column:
     """The column of a figure; one that `METRICS` does not have is called by its key.
 
     >>> metric("mae").head, metric("ber_max").head, metric("e_max").label
-    ('MAE ↓', 'ber max ↓', 'max E')
+    ('MAE ↓', 'ber max ↓', 'E max')
     """
     known = _BY_KEY.get(_SAME.get(key, key))
     if known is not None:
@@ -203,6 +208,7 @@ class Table:
         name: for identifiers and files.
         head: over the rows' labels.
         notes: sentences below.
+        marks: what each of the cells' marks means.
         images: pictures of its data set, beside the title.
         places: how many of a column are marked: the best, or the best three.
     """
@@ -215,6 +221,13 @@ class Table:
     head: str = "method"
     images: int | None = None
     places: int = 1
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes, and what the marks that are there mean."""
+        there = {row.cell(column).mark for row in self.rows for column in self.columns}
+        return [*self.notes, *(f"{mark} {meaning}" for mark, meaning in self.marks.items() if mark in there)]
 
     @property
     def footnotes(self) -> list[str]:
@@ -295,8 +308,9 @@ def beside(tables: Sequence[Table]) -> Table:
     rows = [row for kind in kinds for row in merged.values() if row.kind == kind]
     rows = [dataclasses.replace(row, first=i > 0 and rows[i - 1].kind != row.kind) for i, row in enumerate(rows)]
     notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    marks = {mark: meaning for table in tables for mark, meaning in table.marks.items()}
     first = tables[0] if tables else Table("", "", [], [])
-    return dataclasses.replace(first, title="", columns=columns, rows=rows, notes=notes, images=None)
+    return dataclasses.replace(first, title="", columns=columns, rows=rows, notes=notes, marks=marks, images=None)
 
 
 def in_parts(tables: Sequence[Table], most: int = 11) -> list[list[Table]]:

@@ -24,7 +24,6 @@ Batch = dict[str, Any]
 Predictor = Callable[[Batch], list[np.ndarray]]
 
 SUMMARY = ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure", "binary_ratio")
-CURVES = ("precision", "recall", "f_curve")
 
 
 def network_predictor(network: QEFPN, device: torch.device) -> Predictor:
@@ -68,8 +67,8 @@ def summary(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def curves(values: Mapping[str, Any]) -> dict[str, list[float]]:
-    """What curves.json says of a set, likewise."""
-    return {key: [float(v) for v in values[key]] for key in CURVES}
+    """What curves.json says of a set, likewise: every curve."""
+    return {key: [float(v) for v in value] for key, value in values.items() if np.ndim(value) == 1}
 
 
 def read_png(path: Path) -> np.ndarray:
