@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tests.metrics.maps import Pair, a_mask, pairs
+from tests.metrics.oracle_pysod import pysod_scores
 
 from qefpn.errors import UserError
 from qefpn.metrics import SaliencyMetrics, choose, combine, saliency_scores
@@ -255,33 +256,57 @@ def test_means_over_a_set() -> None:
     assert found["hce"].item() == pytest.approx(np.mean([record["hce"] for record in records]))
 
 
+def of_the_pool() -> list[Pair]:
+    return [*pairs(1000, seed=100), *edge_cases()]
+
+
 def run_rank(rank: int, start: int, stop: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    sample = [*pairs(30, seed=100), *edge_cases()]
     metric = SaliencyMetrics("pysod", metrics="all")
-    for _, saliency, mask in sample[start:stop]:
-        metric.update(saliency, mask)
+    share = of_the_pool()[start:stop]
+    for first in range(0, len(share), 9):
+        some = share[first : first + 9]
+        metric.update([s for _, s, _ in some], [m for _, _, m in some])
     torch.save(metric.compute(), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+OWN = {"biou", "mba", "binary_ratio"}  # which PySODMetrics does not have
+
+
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives_and_pysodmetrics(tmp_path: Path) -> None:
+    sample = of_the_pool()
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=run_rank, args=(*share, str(tmp_path))) for share in ((0, 0, 17), (1, 17, 90))]
+    shares = ((0, 0, 417), (1, 417, len(sample)))
+    processes = [context.Process(target=run_rank, args=(*share, str(tmp_path))) for share in shares]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(240)
-    assert [process.exitcode for process in processes] == [0, 0]
     alone = SaliencyMetrics("pysod", metrics="all")
-    sample = [*pairs(30, seed=100), *edge_cases()]
-    alone.update([s for _, s, _ in sample], [m for _, _, m in sample])
-    for rank in range(2):
-        got = torch.load(tmp_path / f"{rank}.pt")
-        for name, value in alone.compute().items():
+    records = alone.score_batch([s for _, s, _ in sample], [m for _, _, m in sample], curves=True)
+    oracle = [{**pysod_scores(s, m), **theirs(s, m), **theirs_of_passes(s, m)} for _, s, m in sample]
+    for process in processes:
+        process.join(500)
+    assert [process.exitcode for process in processes] == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    expected = alone.compute()
+    assert {*first} == {*second} == {*expected}
+    for name, value in expected.items():
+        for got in (first, second):
             torch.testing.assert_close(got[name], value, rtol=0, atol=0, equal_nan=True)
+    assert expected["images"].item() == len(sample) == 1060
+    for name in (*alone.figures.scores, *alone.figures.curves):
+        # where PySODMetrics fails on a picture, ours stands in
+        assert sum(name not in one for one in oracle) < (1061 if name in OWN else 250), name
+        values = np.array([one.get(name, record[name]) for one, record in zip(oracle, records, strict=True)])
+        mean = np.nanmean(values, axis=0)
+        # of a picture of one pixel E is 2^52: hence beside the bound some roundings
+        np.testing.assert_allclose(first[name].numpy(), mean, rtol=1e-14, atol=BOUND, err_msg=name)
+        if name in alone.figures.curves[2:]:
+            stem = name.removesuffix("_curve")
+            for kind, found in (("max", mean.max()), ("mean", mean.mean())):
+                assert first[f"{stem}_{kind}"].item() == pytest.approx(found, rel=1e-14, abs=BOUND), f"{stem}_{kind}"
 
 
 def test_what_can_be_asked_for() -> None:

@@ -21,7 +21,7 @@ from qefpn.metrics import SaliencyMetrics
 from qefpn.models import QEFPN, NetworkOutput
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.training.checkpoint import OWN, is_validated, settle_loops
-from qefpn.training.evaluation import SUMMARY
+from qefpn.training.evaluation import summary
 from qefpn.training.hardware import peak_memory_mb, reset_peak_memory
 from qefpn.training.optimizers import OptimizerFactory, parameter_groups, sgd
 from qefpn.training.schedule import build_schedule
@@ -290,9 +290,9 @@ class SaliencyModule(pl.LightningModule):
         self.test_scores = {}
         for name, metric in zip(self.test_names, self._test_metrics, strict=True):
             self.test_scores[name] = metric.compute()
-            for key in SUMMARY:
-                value = float(self.test_scores[name][key])
-                self.log(f"{name}/{key}", value, rank_zero_only=False, logger=self.logs_tests)
+            for key, value in summary(self.test_scores[name]).items():
+                if key != "images":
+                    self.log(f"{name}/{key}", value, rank_zero_only=False, logger=self.logs_tests)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> list[np.ndarray]:
         """Saliency maps, uint8 (H, W) each, at the pictures' own sizes; in float32."""
