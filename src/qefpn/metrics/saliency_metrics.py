@@ -27,14 +27,16 @@ class SaliencyMetrics(Metric):
     Args:
         protocol: "f3net" (the paper's Table I), "pysod" (PySODMetrics 1.6) or "saleval".
         metrics: "sod", "cod", "dis", "all", or names of figures: what is measured beside the figures of "sod".
+        quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
+            measured as they are, one by one.
         kwargs: of ``torchmetrics.Metric``.
 
     ``update(pred, target)`` takes (H, W), (B, H, W) or (B, 1, H, W), or lists of (H, W) of mixed sizes; torch or NumPy;
-    uint8 0-255 or float 0-1 (which becomes ``round(255 x)``). ``compute()`` gives float64 tensors: ``mae``, ``mean_f``
-    and ``e_measure`` (at the adaptive threshold), ``weighted_f``, ``max_f``, ``s_measure``, ``binary_ratio`` (percent),
-    ``mean_curve_f``, ``mean_e``, ``max_e``; the F and E among them once more as ``f_adaptive``, ``f_mean``, ``f_max``,
-    ``e_adaptive``, ``e_mean``, ``e_max``; ``images``, ``undefined`` (NaN scores left out); and ``precision``,
-    ``recall``, ``f_curve`` and ``e_curve`` (256,), index 0 the threshold 255.
+    uint8 0-255 or float 0-1. ``compute()`` gives float64 tensors: ``mae``, ``mean_f`` and ``e_measure`` (at the
+    adaptive threshold), ``weighted_f``, ``max_f``, ``s_measure``, ``binary_ratio`` (percent), ``mean_curve_f``,
+    ``mean_e``, ``max_e``; the F and E among them once more as ``f_adaptive``, ``f_mean``, ``f_max``, ``e_adaptive``,
+    ``e_mean``, ``e_max``; ``images``, ``undefined`` (NaN scores left out); and ``precision``, ``recall``, ``f_curve``
+    and ``e_curve`` (256,), index 0 the threshold 255.
 
     Raises:
         ValueError: unknown protocol or metric, shapes that do not fit, floats outside [0, 1], NaN.
@@ -56,11 +58,13 @@ class SaliencyMetrics(Metric):
         self,
         protocol: str | Protocol = "f3net",
         metrics: str | Sequence[str] | Figures = "sod",
+        quantize: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.protocol = get_protocol(protocol)
         self.figures = choose(metrics)
+        self.quantize = quantize
         self.sums: Tensor
         self.add_state("sums", torch.from_numpy(Sums(self.protocol, self.figures).kept), dist_reduce_fx="sum")
 
@@ -72,7 +76,7 @@ class SaliencyMetrics(Metric):
             target: masks, the same.
             measured: the scores of these pictures, where they have been measured already.
         """
-        measured = measure(pred, target, self.protocol, self.figures) if measured is None else measured
+        measured = self._measure(pred, target) if measured is None else measured
         added = Sums(self.protocol, self.figures)
         if len(measured):
             added.add(measured.values, measured.blank_maps)
@@ -86,10 +90,13 @@ class SaliencyMetrics(Metric):
 
         The records are those of :func:`saliency_scores`, always in a list.
         """
-        measured = measure(pred, target, self.protocol, self.figures)
+        measured = self._measure(pred, target)
         checked = check_names(names, len(measured))
         self.update(pred, target, measured=measured)
         return measured.records(checked, curves)
+
+    def _measure(self, pred: Any, target: Any) -> Measured:
+        return measure(pred, target, self.protocol, self.figures, quantize=self.quantize)
 
     def _sums(self) -> Sums:
         return Sums(self.protocol, self.figures, self.sums.cpu().numpy())

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qefpn.metrics.figures import COUNTED, Figures, choose, with_aliases
-from qefpn.metrics.inputs import check_names, is_single, to_pairs
+from qefpn.metrics.inputs import Picture, check_names, is_single, to_pairs
 from qefpn.metrics.protocol import F3NET, Float, Protocol, get_protocol
 
 BLANK_MAP = "blank_map"
@@ -54,7 +54,12 @@ class Measured:
 
 
 def measure(
-    pred: Any, target: Any, protocol: str | Protocol = F3NET, metrics: str | Sequence[str] | Figures = "sod"
+    pred: Any,
+    target: Any,
+    protocol: str | Protocol = F3NET,
+    metrics: str | Sequence[str] | Figures = "sod",
+    *,
+    quantize: bool = True,
 ) -> Measured:
     """Measure a batch of maps against their masks.
 
@@ -65,17 +70,30 @@ def measure(
         target: masks, the same.
         protocol: "f3net", "pysod" or "saleval".
         metrics: what to measure beside the figures that are always there, as ``figures.choose`` takes it.
+        quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
+            measured as they are.
 
     Raises:
         ValueError: unknown protocol or metric, shapes that do not fit, floats outside [0, 1], NaN.
         TypeError: elements that are no numbers.
     """
+    protocol, figures = get_protocol(protocol), choose(metrics)
+    pictures = to_pairs(pred, target, protocol, quantize)
+    parts = [[i for i, one in enumerate(pictures) if one.values is None]]  # together; each of the others alone
+    parts += [[i] for i, one in enumerate(pictures) if one.values is not None]
+    found = [_measured([pictures[i] for i in part], protocol, figures) for part in parts if part or len(parts) == 1]
+    if len(found) == 1:
+        return found[0]
+    order = np.argsort([i for part in parts for i in part])
+    values = {name: np.concatenate([one.values[name] for one in found])[order] for name in found[0].values}
+    return Measured(protocol, figures, values, np.concatenate([one.blank_maps for one in found])[order])
+
+
+def _measured(pictures: Sequence[Picture], protocol: Protocol, figures: Figures) -> Measured:
     from qefpn.metrics.histogram import joint_histogram  # numba, which takes time to import, at the first measurement
     from qefpn.metrics.histogram_scores import histogram_scores
     from qefpn.metrics.weighted_f import weighted_scores
 
-    protocol, figures = get_protocol(protocol), choose(metrics)
-    pictures = to_pairs(pred, target, protocol)
     histogram = joint_histogram(pictures, protocol)
     scored = histogram_scores(histogram, protocol)
     values = {**scored.values, "weighted_f": weighted_scores(histogram, pictures, protocol)}
@@ -107,6 +125,7 @@ def saliency_scores(
     *,
     curves: bool = False,
     metrics: str | Sequence[str] | Figures = "sod",
+    quantize: bool = True,
 ) -> Any:
     """Scores a picture: what ``scores.csv`` holds.
 
@@ -118,6 +137,7 @@ def saliency_scores(
         curves: add the picture's ``precision``, ``recall``, ``f_curve`` and ``e_curve`` (and those of ``metrics``),
             lists of 256 values, index 0 the threshold 255.
         metrics: what to measure beside, as ``figures.choose`` takes it.
+        quantize: as :func:`measure` takes it.
 
     Returns:
         for (H, W) input one record, else a list of one record a picture: a dict of floats ``mae``, ``mean_f``
@@ -136,7 +156,7 @@ def saliency_scores(
     >>> record["mae"], record["max_f"], round(record["s_measure"], 6), record["iou_binary"]
     (0.0, 1.0, 1.0, 1.0)
     """
-    measured = measure(pred, target, protocol, metrics)
+    measured = measure(pred, target, protocol, metrics, quantize=quantize)
     checked = check_names(names, len(measured))
     records = measured.records(checked, curves)
     return records[0] if is_single(pred) and is_single(target) else records
