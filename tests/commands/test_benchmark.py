@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from tests.reporting.benchmark_entries import make
 
 from qefpn.benchmark import map_scores, score_cache
@@ -399,3 +400,70 @@ def test_means_over_groups(place: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert float(rows["1", "bear"]["mae"]) == pytest.approx(bear) and rows["1", "bear"]["images"] == "2"
     assert float(rows["1", "mean of the groups"]["mae"]) == pytest.approx((bear + cow) / 2)
     assert (bear + cow) / 2 != pytest.approx(float(table(place)["1", "ECSSD"]["mae"]))
+
+
+def as_kinds(place: Path) -> dict[str, Any]:
+    """Method ``kinds``: the maps of method 1 on ECSSD once more, each in another kind of file; as (H, W) floats."""
+    target, found = place / "maps" / "kinds" / "ECSSD", {}
+    target.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        eight = cv2.imread(str(place / "maps" / "1" / "ECSSD" / f"{number}.png"), cv2.IMREAD_GRAYSCALE)
+        levels = (eight / 255 * 0.97 + 0.03 * rng.random(eight.shape)).astype(np.float32)
+        deep = np.rint(levels * 65535).astype(np.uint16)
+        if number == 0:
+            np.save(target / "0.npy", levels)
+        elif number == 1:
+            np.savez_compressed(target / "1.npz", map=levels[None])
+        elif number == 2:
+            Image.fromarray(levels).save(target / "2.tiff")
+        elif number == 3:
+            cv2.imwrite(str(target / "3.png"), deep)
+        elif number == 4:
+            Image.fromarray(np.dstack([eight // 3, eight // 2, eight, eight])).save(target / "4.png")  # RGBA
+        else:
+            np.save(target / "5.npy", eight.astype(np.int64))
+        found[str(number)] = {3: deep / 65535, 4: eight, 5: eight}.get(number, levels)
+    return found
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_maps_of_every_kind(place: Path, quantize: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    given = as_kinds(place)
+    words = ["methods=[kinds]", "data.test=[ECSSD]", f"quantize={str(quantize).lower()}", "metrics=[iou]", *QUICK]
+    assert run(place, *words, "protocol=all") == 0
+    with (place / "out" / "scores.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    records = []
+    for name, saliency in given.items():
+        mask = cv2.imread(str(place / "data" / "ECSSD" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+        records.append(saliency_scores(saliency, mask, metrics=["iou"], quantize=quantize, curves=True))
+        for key in ("mae", "weighted_f", "s_measure", "e_mean", "f_max", "iou_max", "binary_ratio"):
+            assert float(rows[name][key]) == pytest.approx(records[-1][key], abs=1e-12), (name, key)
+    assert float(table(place)["kinds", "ECSSD"]["max_f"]) == combine(records, metrics=["iou"])["max_f"]
+    results = json.loads((place / "out" / "results.json").read_text())
+    assert results["quantize"] is quantize
+    how = "scaled to 8 bits" if quantize else "as they are"
+    printed = capsys.readouterr().out
+    assert f"3 maps floats, {how}: 0, 1, 2" in printed and f"1 maps 16-bit, {how}: 3" in printed
+    run(place, *words[:2], f"quantize={str(not quantize).lower()}", *QUICK)  # not out of the cache
+    assert float(table(place)["kinds", "ECSSD"]["mae"]) != pytest.approx(np.mean([r["mae"] for r in records]), abs=1e-9)
+
+
+def test_arrays_that_are_no_maps(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = place / "maps" / "bad" / "ECSSD"
+    folder.mkdir(parents=True)
+    np.save(folder / "0.npy", np.full((48, 64), 3.5))
+    np.save(folder / "1.npy", np.zeros((3, 48, 64)))
+    np.savez(folder / "2.npz", a=np.zeros((4, 4)), b=np.zeros((4, 4)))
+    np.save(folder / "3.npy", np.array([{}, None], object))
+    (folder / "4.npz").write_bytes(b"no archive")
+    np.save(folder / "5.npy", np.full((48, 64), 0.5))
+    assert run(place, "methods=[bad]", "data.test=[ECSSD]", *QUICK) == 1
+    said = (place / "out" / "findings.txt").read_text()
+    for words in (
+        "holds floats from 3.5 to 3.5, outside [0, 1]", "has the shape (3, 48, 64); a map is (H, W)",
+        "holds 2 arrays (a, b)", "3.npy holds no array that can be read", "4.npz holds no array that can be read",
+    ):  # fmt: skip
+        assert words in said
+    assert table(place)["bad", "ECSSD"]["scored"] == "1"

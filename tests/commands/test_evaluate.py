@@ -17,8 +17,9 @@ from PIL import Image
 from tests.commands.runs import train
 
 from qefpn.cli import main
-from qefpn.data import synthesize
-from qefpn.metrics import combine, saliency_scores
+from qefpn.data import SaliencyDataModule, synthesize
+from qefpn.inference.predictor import Predictor, predict_maps
+from qefpn.metrics import combine, saliency_scores, to_uint8
 from qefpn.reporting.tables import metric
 from qefpn.training import module as training_module
 
@@ -264,3 +265,30 @@ def test_a_figure_that_there_is_not(tiny_run: Path, tmp_path: Path, capsys: pyte
     assert evaluate(tiny_run, tmp_path / "out", "metrics=[iuo]") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "there is no metric 'iuo'; did you mean 'iou'?" in line and not (tmp_path / "out").exists()
+
+
+def test_the_floats_of_a_network_scored_as_they_are(tiny_run: Path, data_root: Path, tmp_path: Path) -> None:
+    words = ["quantize=false", "report=false", "metrics=[iou]"]
+    assert evaluate(tiny_run, tmp_path, *words) == 0
+    predictor = Predictor(tiny_run / "checkpoints" / "best.ckpt")
+    rows, found = {row["name"]: row for row in scores(tmp_path)}, metrics(tmp_path)["SYN-TE"]
+    data = SaliencyDataModule(data_root, train=["SYN-TR"], test=["SYN-TE"], image_size=64, batch_size=4, num_workers=0)
+    data.setup("test")
+    (batch,) = data.test_dataloader()[0]
+    maps = predict_maps(predictor.network, batch["image"], batch["size"], quantize=False)
+    masks = [np.asarray(mask) for mask in batch["mask"]]
+    records = saliency_scores(maps, masks, metrics=["iou"], quantize=False, curves=True)
+    for name, saliency, record in zip(batch["name"], maps, records, strict=True):
+        assert saliency.dtype == np.float32 and len(np.unique(saliency)) > 256
+        for key in ("mae", "weighted_f", "s_measure", "e_measure", "f_mean", "iou_max"):
+            assert float(rows[name][key]) == pytest.approx(record[key], rel=1e-6), key
+        saved = np.asarray(Image.open(tmp_path / "maps" / "SYN-TE" / f"{name}.png"))
+        assert (saved == to_uint8(saliency)).all()
+    assert found["mae"] == pytest.approx(np.mean([record["mae"] for record in records]), rel=1e-6)
+    assert found["mae"] != metrics(tiny_run)["SYN-TE"]["mae"]
+    floors = json.loads((tmp_path / "floors.json").read_text())["SYN-TE"]
+    before = json.loads((tiny_run / "floors.json").read_text())["SYN-TE"]
+    assert floors["gaussian"]["mae"] != before["gaussian"]["mae"]
+    assert floors["gaussian"]["mae"] == pytest.approx(before["gaussian"]["mae"], abs=2e-3)
+    assert evaluate(tiny_run, tmp_path, *words) == 0  # maps that are there hold no floats: they are made again
+    assert metrics(tmp_path)["SYN-TE"] == found

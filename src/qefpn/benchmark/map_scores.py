@@ -66,7 +66,7 @@ def score_map(file: PictureFile, mask: PictureFile, protocol: str, metrics: Figu
         labels = label_values(truth)
         if labels:
             return Outcome(failure=f"its mask is a label map ({labels})")
-        saliency, remark = read_map(file)
+        saliency, remark = read_map(file, quantize=metrics.quantize)
         record = saliency_scores(saliency, truth, protocol, curves=True, metrics=metrics)
     except (UserError, OSError, ValueError, MemoryError) as error:
         return Outcome(failure=str(error).splitlines()[0] if str(error) else type(error).__name__)
@@ -106,7 +106,7 @@ def score_folders(
     pairs_by_dataset: dict[str, Sequence[Pair]],
     *,
     protocol: str,
-    metrics: str | Sequence[str] = "sod",
+    metrics: str | Sequence[str] | Figures = "sod",
     cache: ScoreCache,
     workers: int | None = None,
     progress: Progress | None = None,

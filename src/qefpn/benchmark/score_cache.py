@@ -70,7 +70,7 @@ def code_version() -> bytes:
 
 def score_key(map_hash: bytes, mask_hash: bytes, protocol: str, figures: Figures) -> bytes:
     """What the scores of a map depend on: both files' content, the protocol, what is measured, and the code."""
-    parts = map_hash + mask_hash + code_version() + repr((protocol, figures.scores)).encode()
+    parts = map_hash + mask_hash + code_version() + repr((protocol, figures)).encode()
     return hashlib.blake2b(parts, digest_size=20).digest()
 
 

@@ -31,6 +31,7 @@ from qefpn.experiments.composition import command_config
 from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
 from qefpn.experiments.runtime import console, progress_bar
 from qefpn.metrics import PROTOCOLS, choose
+from qefpn.metrics.figures import Figures
 from qefpn.reporting.benchmark_figures import draw_curves, draw_grid, named_pictures
 from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
 from qefpn.reporting.intervals import figure_table, interval_table, rank_sentences, rank_table, sentences
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
     write(options, protocols[0], entries, pairs, folder)
     if len(protocols) > 1:
-        rows = partings(by_protocol, pairs)
+        rows = partings(by_protocol, pairs, bool(options.quantize))
         _write_rows(folder / "protocols.csv", rows)
         for sentence in parting_sentences(rows):
             print(one_line(sentence))
@@ -103,11 +104,15 @@ def _check(options: DictConfig) -> None:
     if options.protocol not in (*PROTOCOLS, ALL):
         hint = did_you_mean(options.protocol, (*PROTOCOLS, ALL))
         raise UserError(f"protocol must be one of {', '.join((*PROTOCOLS, ALL))}, not {options.protocol!r}{hint}")
-    choose(name_list(options.metrics) or "sod")
+    _figures(options)  # what there is not is told before anything is read
     if options.workers is not None and (not isinstance(options.workers, int) or options.workers < 1):
         raise UserError(f"workers must be a whole number from 1 on, not {options.workers!r}")
     if options.resamples < 0:
         raise UserError(f"resamples must be 0 or more, not {options.resamples}")
+
+
+def _figures(options: DictConfig) -> Figures:
+    return choose(name_list(options.metrics) or "sod", bool(options.quantize))
 
 
 def find_pictures(options: DictConfig) -> dict[str, Sequence[Pair]]:
@@ -168,7 +173,7 @@ def score(
     try:
         with progress_bar() as progress:
             found = score_folders(
-                folders, pairs, protocol=protocol, metrics=name_list(options.metrics) or "sod", cache=cache,
+                folders, pairs, protocol=protocol, metrics=_figures(options), cache=cache,
                 workers=options.workers, progress=Reporter(progress), resamples=int(options.resamples),
             )  # fmt: skip
     finally:
@@ -228,7 +233,7 @@ def write(
     write_atomic(folder / "table.md", markdown(tables))
     write_atomic(folder / "table.tex", latex([beside(part) for part in in_parts(tables)], wide=True))
     write_atomic(folder / "table.csv", csv_benchmark(entries))
-    write_json(folder / "results.json", json_benchmark(entries, protocol))
+    write_json(folder / "results.json", {"quantize": bool(options.quantize), **json_benchmark(entries, protocol)})
     rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
     _write_rows(folder / "scores.csv", rows)
     written = ["table.md", "table.tex", "table.csv", "results.json", "scores.csv"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -54,15 +54,18 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured beside :data:`BASE` and :data:`CURVES`.
+    """What is measured beside :data:`BASE` and :data:`CURVES`, and of what.
 
     Args:
         counted: names of :data:`COUNTED`.
         passes: names of :data:`PASSES`.
+        quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
+            measured as they are.
     """
 
     counted: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
+    quantize: bool = True
 
     @cached_property
     def scores(self) -> tuple[str, ...]:
@@ -114,25 +117,26 @@ def known_names() -> list[str]:
     )
 
 
-def choose(metrics: str | Sequence[str] | Figures) -> Figures:
+def choose(metrics: str | Sequence[str] | Figures, quantize: bool = True) -> Figures:
     """What to measure.
 
     Args:
         metrics: a group ("sod", "cod", "dis", "all"), the name of a figure ("iou", "iou_max", "hce"), or a list of
             them; the figures of "sod" are always there.
+        quantize: as :class:`Figures` has it; those that are handed in keep their own.
 
     Raises:
         UserError: there is no such group or figure, or it needs a package that is not there.
 
     >>> choose(["iou_max", "hce"])
-    Figures(counted=('iou',), passes=('hce',))
+    Figures(counted=('iou',), passes=('hce',), quantize=True)
     """
     if isinstance(metrics, Figures):
         return metrics
     found = _chosen((metrics,) if isinstance(metrics, str) else tuple(metrics))
     if "hce" in found.passes and find_spec("skimage.morphology") is None:
         raise UserError("hce needs scikit-image: pip install scikit-image, or ask for other metrics")
-    return found
+    return replace(found, quantize=quantize)
 
 
 @cache

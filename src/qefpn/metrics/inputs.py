@@ -201,8 +201,8 @@ def resize_map(saliency: npt.NDArray[Any], size: tuple[int, int], protocol: Prot
         resized = Image.fromarray(saliency).resize((columns, rows), Image.Resampling.BICUBIC)
         return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8))
     levels = saliency / 255 if saliency.dtype == np.uint8 else saliency.astype(np.float64)
-    resized = _bicubic(saliency.shape[0], rows) @ levels @ _bicubic(saliency.shape[1], columns).T
-    return np.round(resized, 13)  # a map of one value stays one
+    floats: Float = _bicubic(saliency.shape[0], rows) @ levels @ _bicubic(saliency.shape[1], columns).T
+    return floats.round(13)  # a map of one value stays one
 
 
 def _bicubic(before: int, after: int) -> Float:

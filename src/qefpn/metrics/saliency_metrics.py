@@ -63,8 +63,7 @@ class SaliencyMetrics(Metric):
     ) -> None:
         super().__init__(**kwargs)
         self.protocol = get_protocol(protocol)
-        self.figures = choose(metrics)
-        self.quantize = quantize
+        self.figures = choose(metrics, quantize)
         self.sums: Tensor
         self.add_state("sums", torch.from_numpy(Sums(self.protocol, self.figures).kept), dist_reduce_fx="sum")
 
@@ -76,7 +75,7 @@ class SaliencyMetrics(Metric):
             target: masks, the same.
             measured: the scores of these pictures, where they have been measured already.
         """
-        measured = self._measure(pred, target) if measured is None else measured
+        measured = measure(pred, target, self.protocol, self.figures) if measured is None else measured
         added = Sums(self.protocol, self.figures)
         if len(measured):
             added.add(measured.values, measured.blank_maps)
@@ -90,13 +89,10 @@ class SaliencyMetrics(Metric):
 
         The records are those of :func:`saliency_scores`, always in a list.
         """
-        measured = self._measure(pred, target)
+        measured = measure(pred, target, self.protocol, self.figures)
         checked = check_names(names, len(measured))
         self.update(pred, target, measured=measured)
         return measured.records(checked, curves)
-
-    def _measure(self, pred: Any, target: Any) -> Measured:
-        return measure(pred, target, self.protocol, self.figures, quantize=self.quantize)
 
     def _sums(self) -> Sums:
         return Sums(self.protocol, self.figures, self.sums.cpu().numpy())

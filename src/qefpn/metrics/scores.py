@@ -54,12 +54,7 @@ class Measured:
 
 
 def measure(
-    pred: Any,
-    target: Any,
-    protocol: str | Protocol = F3NET,
-    metrics: str | Sequence[str] | Figures = "sod",
-    *,
-    quantize: bool = True,
+    pred: Any, target: Any, protocol: str | Protocol = F3NET, metrics: str | Sequence[str] | Figures = "sod"
 ) -> Measured:
     """Measure a batch of maps against their masks.
 
@@ -70,15 +65,13 @@ def measure(
         target: masks, the same.
         protocol: "f3net", "pysod" or "saleval".
         metrics: what to measure beside the figures that are always there, as ``figures.choose`` takes it.
-        quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
-            measured as they are.
 
     Raises:
         ValueError: unknown protocol or metric, shapes that do not fit, floats outside [0, 1], NaN.
         TypeError: elements that are no numbers.
     """
     protocol, figures = get_protocol(protocol), choose(metrics)
-    pictures = to_pairs(pred, target, protocol, quantize)
+    pictures = to_pairs(pred, target, protocol, figures.quantize)
     parts = [[i for i, one in enumerate(pictures) if one.values is None]]  # together; each of the others alone
     parts += [[i] for i, one in enumerate(pictures) if one.values is not None]
     found = [_measured([pictures[i] for i in part], protocol, figures) for part in parts if part or len(parts) == 1]
@@ -137,7 +130,8 @@ def saliency_scores(
         curves: add the picture's ``precision``, ``recall``, ``f_curve`` and ``e_curve`` (and those of ``metrics``),
             lists of 256 values, index 0 the threshold 255.
         metrics: what to measure beside, as ``figures.choose`` takes it.
-        quantize: as :func:`measure` takes it.
+        quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
+            measured as they are, which takes ten times as long.
 
     Returns:
         for (H, W) input one record, else a list of one record a picture: a dict of floats ``mae``, ``mean_f``
@@ -156,7 +150,7 @@ def saliency_scores(
     >>> record["mae"], record["max_f"], round(record["s_measure"], 6), record["iou_binary"]
     (0.0, 1.0, 1.0, 1.0)
     """
-    measured = measure(pred, target, protocol, metrics, quantize=quantize)
+    measured = measure(pred, target, protocol, choose(metrics, quantize))
     checked = check_names(names, len(measured))
     records = measured.records(checked, curves)
     return records[0] if is_single(pred) and is_single(target) else records

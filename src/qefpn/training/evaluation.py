@@ -26,23 +26,23 @@ Predictor = Callable[[Batch], list[np.ndarray]]
 SUMMARY = ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure", "binary_ratio")
 
 
-def network_predictor(network: QEFPN, device: torch.device) -> Predictor:
-    """Maps of a network in evaluation mode."""
+def network_predictor(network: QEFPN, device: torch.device, quantize: bool = True) -> Predictor:
+    """Maps of a network in evaluation mode, in 8 bits or as floats."""
 
     def predict(batch: Batch) -> list[np.ndarray]:
-        return predict_maps(network, batch["image"].to(device), batch["size"])
+        return predict_maps(network, batch["image"].to(device), batch["size"], quantize=quantize)
 
     return predict
 
 
-def gaussian_predictor(batch: Batch) -> list[np.ndarray]:
+def gaussian_predictor(batch: Batch, quantize: bool = True) -> list[np.ndarray]:
     """The same centred Gaussian for every picture (σ a quarter of each side): a centre prior alone."""
     maps = []
     for height, width in batch["size"]:
         y = (np.arange(height) + 0.5) / height - 0.5
         x = (np.arange(width) + 0.5) / width - 0.5
         bump = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * 0.25**2))
-        maps.append(np.round(255 * bump).astype(np.uint8))
+        maps.append(np.round(255 * bump).astype(np.uint8) if quantize else bump)
     return maps
 
 
