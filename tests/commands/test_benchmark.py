@@ -233,7 +233,7 @@ def test_processes_give_what_threads_give(place: Path, monkeypatch: pytest.Monke
 def test_a_broken_cache_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "scores.sqlite").write_text("this is no database, but long enough to be taken for one" * 20)
     cache = ScoreCache(tmp_path / "scores.sqlite")
-    assert not cache.has(b"key")
+    assert not cache.has([b"key"])
     cache.close()
 
 
@@ -298,7 +298,7 @@ def test_the_cache_gives_back_what_it_took_and_keeps_to_its_limit(tmp_path: Path
         assert (found.resized, found.remark, found.failure) == (True, "16-bit", "")
     cache.close()
     cache = ScoreCache(tmp_path / "scores.sqlite")
-    there = {number for number in range(40) if cache.has(outcome(number)[0])}
+    there = {number for number in range(40) if cache.has([outcome(number)[0]])}
     assert {3, 30} <= there and 5 < len(there) < 35
     cache.close()
 
@@ -346,7 +346,8 @@ def test_two_processes_write_one_cache(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(first)]) for first in (0, 100)]
     assert [writer.wait(120) for writer in writers] == [0, 0]
     cache = ScoreCache(path)
-    assert all(cache.has(number.to_bytes(20, "big")) for number in range(200))
+    keys = [number.to_bytes(20, "big") for number in range(200)]
+    assert cache.has(keys) == {*keys}
     cache.close()
 
 

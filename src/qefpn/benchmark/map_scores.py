@@ -159,7 +159,11 @@ def _find_keys(tasks: Sequence[_Task], protocol: str, figures: Figures, cache: S
         names = sorted(task.maps)
         for some in (names[first : first + _HASHED] for first in range(0, len(names), _HASHED)):
             files = [(task.maps[name], masks[name]) for name in some]
-            for name, (_, found) in zip(some, mapped(key_of, files, 2 * cpu_count()), strict=True):
+            cache.ask_for([file for pair in files for file in pair])
+            unknown = [pair for pair in files if None in map(cache.known_hash, pair)]
+            read = dict(mapped(key_of, unknown, 2 * cpu_count()))  # reading and hashing release the interpreter
+            for name, pair in zip(some, files, strict=True):
+                found = read[pair] if pair in read else key_of(pair)
                 if isinstance(found, bytes):
                     task.keys[name] = found
                 else:
@@ -172,9 +176,9 @@ def _find_keys(tasks: Sequence[_Task], protocol: str, figures: Figures, cache: S
 def _open_jobs(tasks: Sequence[_Task], cache: ScoreCache) -> list[Job]:
     jobs: dict[bytes, Job] = {}
     for task in tasks:
-        masks = {pair.name: pair.mask for pair in task.pairs}
+        masks, known = {pair.name: pair.mask for pair in task.pairs}, cache.has(list(task.keys.values()))
         for name, key in task.keys.items():
-            if key not in jobs and not cache.has(key):
+            if key not in jobs and key not in known:
                 jobs[key] = (key, task.maps[name], masks[name])
     return list(jobs.values())
 
@@ -218,8 +222,8 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resa
     failed, notes = dict(task.unreadable), dict[str, list[str]]()
 
     def records() -> Iterator[dict[str, Any]]:
-        for name in sorted(task.keys):
-            outcome = cache.get(task.keys[name])
+        names = sorted(task.keys)
+        for name, outcome in zip(names, cache.get_all([task.keys[name] for name in names]), strict=True):
             if outcome is None:
                 failed[name] = "its scores are gone from the cache"
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from qefpn.atomic import atomic_file, write_atomic
+from qefpn.atomic import atomic_file, write_atomic, write_json
 from qefpn.benchmark.attributes import attribute_table
 from qefpn.benchmark.entries import Entry
 from qefpn.benchmark.groups import check_groups, group_table
@@ -41,7 +42,6 @@ from qefpn.reporting.published import load_published
 from qefpn.reporting.renderers import markdown, terminal
 from qefpn.reporting.tables import beside, in_parts
 from qefpn.text import did_you_mean, one_line, open_text
-from qefpn.training.evaluation import write_json
 
 SUMMARY = """
 qefpn benchmark - score folders of saliency maps, of any methods, as the field does
@@ -79,13 +79,15 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"output={folder} cannot be made ({error.strerror})") from None
     protocols = list(PROTOCOLS) if options.protocol == ALL else [str(options.protocol)]
-    by_protocol = {protocol: score(options, protocol, folders, pairs) for protocol in protocols}
-    entries = by_protocol[protocols[0]]
-    findings = tell(entries)
-    tell_passed_over((one.folder, one.others) for one in folders)
-    if not any(entry.pictures for entry in entries):
-        raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
-    write(options, protocols[0], entries, pairs, folder)
+    home = cache_dir() if options.cache else None
+    with contextlib.closing(ScoreCache(None if home is None else home / "scores.sqlite")) as cache:
+        by_protocol = {protocol: score(options, protocol, folders, pairs, cache) for protocol in protocols}
+        entries = by_protocol[protocols[0]]
+        findings = tell(entries)
+        tell_passed_over((one.folder, one.others) for one in folders)
+        if not any(entry.pictures for entry in entries):
+            raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
+        write(options, protocols[0], entries, pairs, folder, cache)
     if len(protocols) > 1:
         rows = partings(by_protocol, pairs, bool(options.quantize))
         _write_rows(folder / "protocols.csv", rows)
@@ -165,19 +167,18 @@ def _in_order(folders: Sequence[MapFolder], pairs: Mapping[str, Sequence[Pair]])
 
 
 def score(
-    options: DictConfig, protocol: str, folders: Sequence[MapFolder], pairs: dict[str, Sequence[Pair]]
+    options: DictConfig,
+    protocol: str,
+    folders: Sequence[MapFolder],
+    pairs: dict[str, Sequence[Pair]],
+    cache: ScoreCache,
 ) -> list[Entry]:
     """One entry a method and data set; a method without maps of a set has an entry that says so."""
-    home = cache_dir() if options.cache else None
-    cache = ScoreCache(None if home is None else home / "scores.sqlite")
-    try:
-        with progress_bar() as progress:
-            found = score_folders(
-                folders, pairs, protocol=protocol, metrics=_figures(options), cache=cache,
-                workers=options.workers, progress=Reporter(progress), resamples=int(options.resamples),
-            )  # fmt: skip
-    finally:
-        cache.close()
+    with progress_bar() as progress:
+        found = score_folders(
+            folders, pairs, protocol=protocol, metrics=_figures(options), cache=cache, workers=options.workers,
+            progress=Reporter(progress), resamples=int(options.resamples),
+        )  # fmt: skip
     by_key = {(entry.dataset, entry.method): entry for entry in found}
     methods = list(dict.fromkeys(folder.method for folder in folders))
     return [
@@ -224,7 +225,12 @@ def _more(names: Sequence[str]) -> str:
 
 
 def write(
-    options: DictConfig, protocol: str, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path
+    options: DictConfig,
+    protocol: str,
+    entries: Sequence[Entry],
+    pairs: dict[str, Sequence[Pair]],
+    folder: Path,
+    cache: ScoreCache,
 ) -> None:
     """All outputs; the table goes to the terminal too."""
     resamples = int(options.resamples)
@@ -239,7 +245,7 @@ def write(
     written = ["table.md", "table.tex", "table.csv", "results.json", "scores.csv"]
     scored = [entry for entry in entries if entry.pictures]
     if options.attributes:
-        _write_rows(folder / "attributes.csv", attribute_table(scored, pairs))
+        _write_rows(folder / "attributes.csv", attribute_table(scored, pairs, cache))
         written.append("attributes.csv")
     tables_of_rows = [("intervals.csv", intervals), ("ranks.csv", ranks), ("figures.csv", figure_table(scored))]
     if options.groups:

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from qefpn.atomic import write_json
 from qefpn.data import SaliencyDataModule
 from qefpn.data.files import file_key
 from qefpn.experiments.fitting import Fitted, test, untrained_module
@@ -32,7 +33,7 @@ from qefpn.reporting.before_after import sentences
 from qefpn.reporting.tables import BEFORE, in_parts
 from qefpn.text import one_line
 from qefpn.training.callbacks import Float32Precision
-from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor, write_json
+from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor
 from qefpn.training.failures import library_errors, quiet_lightning
 from qefpn.training.module import SaliencyModule
 from qefpn.training.test_files import TestFiles

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from qefpn.atomic import atomic_file, write_atomic
+from qefpn.atomic import atomic_file
 from qefpn.errors import UserError
 from qefpn.inference.predictor import predict_maps
 from qefpn.metrics import SaliencyMetrics
@@ -83,11 +82,6 @@ def save_png(path: Path, image: np.ndarray) -> None:
         raise UserError(f"{path} could not be encoded")
     with atomic_file(path) as part:
         part.write_bytes(data.tobytes())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all."""
-    write_atomic(path, json.dumps(value, indent=1))
 
 
 def write_scores(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
