@@ -131,6 +131,11 @@ def test_a_second_run_computes_only_what_changed(place: Path, monkeypatch: pytes
     assert table(place)["1", "ECSSD"] != first["1", "ECSSD"]
     run(place, *QUICK, "cache=false")
     assert len(scored) == 1 + UNIQUE + 1
+    mask, before = place / "data" / "ECSSD" / "3.png", table(place)
+    assert cv2.imwrite(str(mask), 255 - cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE))
+    run(place, *QUICK)
+    assert len(scored) == 1 + UNIQUE + 1 + 3  # with the changed mask, though one process read it before
+    assert all(table(place)[name, "ECSSD"]["mae"] != before[name, "ECSSD"]["mae"] for name in "012")
 
 
 def test_what_was_scored_before_a_stop_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +293,7 @@ def test_the_cache_gives_back_what_it_took_and_keeps_to_its_limit(tmp_path: Path
     cache = ScoreCache(tmp_path / "scores.sqlite")
     cache.put(outcome(number) for number in range(40))
     cache.close()
-    cache = ScoreCache(tmp_path / "scores.sqlite", limit=20 * len(score_cache._pack(outcome(1)[1])))
+    cache = ScoreCache(tmp_path / "scores.sqlite", limit=20 * len(score_cache.pack(outcome(1)[1])))
     cache._database.execute("UPDATE outcomes SET used = 1")  # long ago
     for number in (3, 30):
         key, expected = outcome(number)

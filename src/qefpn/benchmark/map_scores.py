@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from qefpn.benchmark.entries import Entry
 from qefpn.benchmark.maps import MapFolder, match_maps, read_map
-from qefpn.benchmark.score_cache import Outcome, ScoreCache, score_key
+from qefpn.benchmark.score_cache import Outcome, ScoreCache, pack, score_key
 from qefpn.data.contents import label_values
-from qefpn.data.files import PictureFile, ZipMember
+from qefpn.data.files import PictureFile, ZipMember, file_key
 from qefpn.data.layouts import Pair
 from qefpn.data.reading import read_mask
 from qefpn.data.workers import cpu_count, mapped
@@ -59,11 +59,17 @@ class _Task:
     unreadable: dict[str, str]
 
 
+@lru_cache(4)
+def _read_mask(file: PictureFile, _content: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], str]:
+    """A mask, and what is wrong with it if it is a label map; kept for the other methods' maps of the picture."""
+    truth = read_mask(file)
+    return truth, label_values(truth) or ""
+
+
 def score_map(file: PictureFile, mask: PictureFile, protocol: str, metrics: Figures = SOD) -> Outcome:
     """Score one map against its mask; what is wrong with either is the outcome's failure, not an exception."""
     try:
-        truth = read_mask(mask)
-        labels = label_values(truth)
+        truth, labels = _read_mask(mask, file_key(mask))
         if labels:
             return Outcome(failure=f"its mask is a label map ({labels})")
         saliency, remark = read_map(file, quantize=metrics.quantize)
@@ -73,8 +79,8 @@ def score_map(file: PictureFile, mask: PictureFile, protocol: str, metrics: Figu
     return Outcome(record, saliency.shape != truth.shape, remark)
 
 
-def _score_jobs(jobs: Sequence[Job], protocol: str, metrics: Figures) -> list[tuple[bytes, Outcome]]:
-    return [(key, score_map(file, mask, protocol, metrics)) for key, file, mask in jobs]
+def _score_jobs(jobs: Sequence[Job], protocol: str, metrics: Figures) -> list[tuple[bytes, bytes]]:
+    return [(key, pack(score_map(file, mask, protocol, metrics))) for key, file, mask in jobs]
 
 
 def _one_thread() -> None:
@@ -180,7 +186,7 @@ def _open_jobs(tasks: Sequence[_Task], cache: ScoreCache) -> list[Job]:
         for name, key in task.keys.items():
             if key not in jobs and key not in known:
                 jobs[key] = (key, task.maps[name], masks[name])
-    return list(jobs.values())
+    return sorted(jobs.values(), key=lambda job: str(job[2]))  # a mask is read once for all methods
 
 
 def _run(jobs: Sequence[Job], protocol: str, figures: Figures, cache: ScoreCache, workers: int, tell: Progress) -> None:

@@ -177,10 +177,10 @@ class ScoreCache:
         """Those under which there is an outcome."""
         return {*self._kept.keys() & {*keys}, *(key for (key,) in self._rows("key FROM outcomes WHERE key", keys))}
 
-    def put(self, outcomes: Iterable[tuple[bytes, Outcome]]) -> None:
-        """Keep outcomes, at once on disk: a run that is stopped loses nothing that it computed."""
+    def put(self, outcomes: Iterable[tuple[bytes, Outcome | bytes]]) -> None:
+        """Keep outcomes, packed or not, at once on disk: a run that is stopped loses nothing that it computed."""
         now = int(time.time())
-        rows = [(key, _pack(outcome), now) for key, outcome in outcomes]
+        rows = [(key, one if isinstance(one, bytes) else pack(one), now) for key, one in outcomes]
         with self._lock:
             hashes, self._hashes = self._hashes, {}
             try:
@@ -211,7 +211,8 @@ class ScoreCache:
         self._database.close()
 
 
-def _pack(outcome: Outcome) -> bytes:
+def pack(outcome: Outcome) -> bytes:
+    """An outcome as it lies in the file."""
     curves = {key: value for key, value in outcome.record.items() if isinstance(value, list)}
     scalars = {key: value for key, value in outcome.record.items() if key not in curves}
     head = json.dumps([scalars, list(curves), outcome.resized, outcome.remark, outcome.failure]).encode()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: pictures of the grid where none are named
 ROWS = 8
-#: longest side of a picture in the grid, pixels: sharp in print at the width of a column
-LONGEST = 360
+#: longest side of a picture in the grid, pixels: what a cell has at 200 dpi, so that nothing is resampled
+LONGEST = 230
 
 
 def datasets_of(entries: Sequence[Entry]) -> list[str]:
@@ -128,7 +128,7 @@ def draw_grid(
         read = read_looks(pair, present)
         found = {entry.method: saliency for entry, saliency in zip(present, read.maps, strict=True)}
         looks.append(Looks(read.picture, read.mask, [found.get(method) for method in methods]))
-    return _draw(methods, [one_line(pair.name) for _, pair in rows], looks, directory)
+    return _draw(methods, looks, directory)
 
 
 def named_pictures(pairs_by_dataset: Mapping[str, Sequence[Pair]], names: Sequence[str]) -> list[tuple[str, Pair]]:
@@ -163,7 +163,7 @@ def _telling(entries: Sequence[Entry], pairs_by_dataset: Mapping[str, Sequence[P
     return rows
 
 
-def _draw(methods: Sequence[str], names: Sequence[str], looks: Sequence[Looks], directory: Path) -> Path:
+def _draw(methods: Sequence[str], looks: Sequence[Looks], directory: Path) -> Path:
     cell, gap, left = 1.15, 0.05, 0.02  # inches
     heights = [cell * _ratio(one) for one in looks]
     titles = [textwrap.fill(" ".join(title.split()), 16, max_lines=4) for title in ("Picture", "Mask", *methods)]
@@ -173,14 +173,15 @@ def _draw(methods: Sequence[str], names: Sequence[str], looks: Sequence[Looks], 
         for column, title in enumerate(titles):
             x, y = (left + column * (cell + gap) + cell / 2) / width, 1 - (head - 0.06) / height
             figure.text(x, y, title, ha="center", va="bottom", fontsize=8, color=INK, parse_math=False)
+        axes = figure.add_axes((0, 0, 1, 1))  # in inches: an axes a cell takes three times as long
+        axes.set_axis_off()
         top = head
-        for name, one, row_height in zip(names, looks, heights, strict=True):
+        for one, row_height in zip(looks, heights, strict=True):
             for column, image in enumerate([one.picture, one.mask, *one.maps]):
-                x = left + column * (cell + gap)
-                box = (x / width, 1 - (top + row_height) / height, cell / width, row_height / height)
                 absent = "cannot be read" if column < 2 else "no map"
-                _draw_cell(figure.add_axes(box, label=f"{name}:{column}"), image, absent)
+                _draw_cell(axes, (left + column * (cell + gap), top, cell, row_height), image, absent)
             top += row_height + gap
+        axes.set(xlim=(0, width), ylim=(height, 0))
         return save(figure, directory, "grid", ("png", "pdf"))[0]
 
 
@@ -190,14 +191,16 @@ def _ratio(looks: Looks) -> float:
     return min(1.25, max(0.4, shapes[0][0] / shapes[0][1])) if shapes else 0.75
 
 
-def _draw_cell(axes: Any, image: Any, absent: str) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(image is None)
-        spine.set_color(GRID)
+def _draw_cell(axes: Any, box: tuple[float, float, float, float], image: Any, absent: str) -> None:
+    x, y, width, height = box
     if image is None:
-        axes.text(0.5, 0.5, absent, ha="center", va="center", fontsize=7, color=SOFT, transform=axes.transAxes)
+        from matplotlib.patches import Rectangle
+
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=GRID))
+        axes.text(x + width / 2, y + height / 2, absent, ha="center", va="center", fontsize=7, color=SOFT)
         return
+    scale = min(width / image.shape[1], height / image.shape[0])
+    w, h = scale * image.shape[1], scale * image.shape[0]
+    x, y = x + (width - w) / 2, y + (height - h) / 2
     shown = {} if image.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 255}
-    axes.imshow(shrink(image, LONGEST), aspect="equal", interpolation="antialiased", **shown)
+    axes.imshow(shrink(image, LONGEST), extent=(x, x + w, y + h, y), aspect="auto", interpolation="none", **shown)
