@@ -258,7 +258,7 @@ def test_figures_asked_for(tiny_run: Path, data_root: Path, tmp_path: Path, caps
         assert all(isinstance(floor[key], float) for floor in floors.values())
         head = metric(key).head
         assert f">{head}</th>" in page
-    assert "E-measure over the threshold" in page and "ber" in printed and "hce" in printed
+    assert "E-measure over the threshold" in page and "BER" in printed and "HCE" in printed
 
 
 def test_a_figure_that_there_is_not(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

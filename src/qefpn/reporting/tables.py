@@ -151,25 +151,44 @@ _SAME = {
     "e_adaptive": "e_measure", "e_mean": "mean_e", "e_max": "max_e",
 }  # fmt: skip
 """Names that say which, of figures that have another key too."""
+_KINDS = {"adaptive": "adapt.", "binary": "binary", "mean": "mean", "max": "max"}
+_FAMILIES = {
+    "iou": "IoU", "dice": "Dice", "f1": "F1", "fpr": "FPR", "ber": "BER", "msiou": "MSIoU", "hce": "HCE",
+    "biou": "BIoU", "mba": "mBA", "si_mae": "SI MAE", "si_f": "SI F",
+}  # fmt: skip
 
 
 def metric(key: str) -> Column:
     """The column of a figure; one that `METRICS` does not have is called by its key.
 
     >>> metric("mae").head, metric("ber_max").head, metric("e_max").label
-    ('MAE ↓', 'ber max ↓', 'E max')
+    ('MAE ↓', 'BER max ↓', 'E max')
     """
     known = _BY_KEY.get(_SAME.get(key, key))
     if known is not None:
         return known
     low = any(part in _LOWER for part in key.split("_"))
-    return Column(key, key.replace("_", " "), key, "low" if low else "high")
+    family, kind = _family(key), _KINDS.get(key.removeprefix(_family(key) + "_"), "")
+    label = f"{_FAMILIES.get(family, family.replace('_', ' '))} {kind}".rstrip()
+    return Column(key, label, key, "low" if low else "high")
+
+
+def _family(key: str) -> str:
+    """A figure's name without its kind.
+
+    >>> _family("iou_max"), _family("context_measure")
+    ('iou', 'context_measure')
+    """
+    stem, _, kind = key.rpartition("_")
+    return stem if kind in _KINDS else key
 
 
 def metrics_of(figures: Iterable[Mapping[str, Any]]) -> list[Column]:
     """The columns of what any of the records has a figure for: the known ones in their order, then the others."""
     keys = dict.fromkeys(key for one in figures for key, value in one.items() if finite(value) is not None)
     others = [key for key in keys if key not in _BY_KEY and key not in _SAME and key != "images"]
+    families = list(dict.fromkeys(map(_family, others)))
+    others.sort(key=lambda key: families.index(_family(key)))  # all kinds of a figure side by side
     return [one for one in METRICS if one.key in keys] + [metric(key) for key in others]
 
 
