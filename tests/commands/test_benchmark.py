@@ -23,6 +23,7 @@ from qefpn.benchmark import map_scores, score_cache
 from qefpn.benchmark.protocols import CHOICES
 from qefpn.benchmark.score_cache import Outcome, ScoreCache, score_key
 from qefpn.cli import main
+from qefpn.commands import benchmark
 from qefpn.metrics import PROTOCOLS, Protocol, choose, combine, saliency_scores
 from qefpn.metrics.figures import CURVES
 
@@ -136,6 +137,47 @@ def test_a_second_run_computes_only_what_changed(place: Path, monkeypatch: pytes
     run(place, *QUICK)
     assert len(scored) == 1 + UNIQUE + 1 + 3  # with the changed mask, though one process read it before
     assert all(table(place)[name, "ECSSD"]["mae"] != before[name, "ECSSD"]["mae"] for name in "012")
+
+
+def test_what_was_drawn_is_kept_as_long_as_nothing_changes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    for name in ("draw_curves", "draw_grid", "write_leaderboard"):
+        draw = getattr(benchmark, name)
+
+        def counted(*words: Any, name: str = name, draw: Any = draw) -> Any:
+            drawn.append(name)
+            return draw(*words)
+
+        monkeypatch.setattr(benchmark, name, counted)
+
+    def files() -> dict[str, bytes]:
+        kinds = (".png", ".pdf", ".svg", ".html")
+        return {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.suffix in kinds}
+
+    words = ["attributes=false", "resamples=50"]
+    run(place, *words)
+    first = files()
+    assert drawn == ["draw_curves", "draw_grid", "write_leaderboard"] and len(first) == 6
+    shutil.rmtree(place / "out")
+    run(place, *words)
+    assert len(drawn) == 3 and files() == first
+    for changes, expected in (
+        ((*words, "pictures=[3]"), ["draw_grid"]),
+        ((*words, "published=true"), ["write_leaderboard"]),
+        ((*words, "aliases=['1:other']"), ["draw_curves", "draw_grid", "write_leaderboard"]),
+    ):
+        drawn.clear()
+        run(place, *changes)
+        assert drawn == expected
+    drawn.clear()
+    picture = next((place / "data" / "ECSSD").glob("3.jpg"))
+    picture.write_bytes((place / "data" / "ECSSD" / "2.jpg").read_bytes())
+    run(place, *words)
+    assert drawn == ["draw_grid", "write_leaderboard"]  # curves show no pictures
+    drawn.clear()
+    (place / "maps" / "1" / "ECSSD" / "3.png").unlink()
+    run(place, *words)
+    assert drawn == ["draw_curves", "draw_grid", "write_leaderboard"] and files() != first
 
 
 def test_what_was_scored_before_a_stop_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

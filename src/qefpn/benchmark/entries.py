@@ -30,6 +30,7 @@ class Entry:
         notes: remarks on how maps were read (names of pictures by remark), for example 16-bit ones.
         resampled: figure → itself over resamples of the set, the same ones for every method; empty where none were
             asked for.
+        key: stands for what was scored and how: the maps' and masks' content, protocol, figures, code.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Entry:
     maps: dict[str, Path | ZipMember]
     notes: dict[str, list[str]] = field(default_factory=dict)
     resampled: dict[str, Resampled] = field(default_factory=dict)
+    key: bytes = b""
 
     @property
     def complete(self) -> bool:

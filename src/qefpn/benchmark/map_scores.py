@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from qefpn.benchmark.entries import Entry
 from qefpn.benchmark.maps import MapFolder, match_maps, read_map
-from qefpn.benchmark.score_cache import Outcome, ScoreCache, pack, score_key
+from qefpn.benchmark.score_cache import Outcome, ScoreCache, content_hash, pack, score_key
 from qefpn.data.contents import label_values
 from qefpn.data.files import PictureFile, ZipMember, file_key
 from qefpn.data.layouts import Pair
@@ -263,6 +263,7 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resa
         resized=resized,
         failed=failed,
         maps=task.maps,
+        key=content_hash(repr((sorted(task.keys.items()), task.missing, task.extra, task.unreadable)).encode()),
         notes=notes,
         resampled={} if curves is None or not rows else _resampled(task, rows, curves, protocol, figures, resamples),
     )

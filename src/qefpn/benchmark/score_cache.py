@@ -1,15 +1,17 @@
-"""Scores of maps by content: a second run of `qefpn benchmark` computes only what changed."""
+"""Scores of maps, and figures of them, by content: a second run of `qefpn benchmark` computes only what changed."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sqlite3
 import threading
 import time
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata, resources
@@ -25,6 +27,7 @@ LIMIT = 1 << 30
 """Bytes that the outcomes of a cache may take; those not used for longest go first."""
 
 _MAKES_SCORES = ("numpy", "numba", "pillow", "opencv-python-headless", "opencv-python", "scipy", "scikit-image")
+_DRAWS = ("matplotlib", "jinja2", "pillow", "opencv-python-headless", "opencv-python", "scipy")
 _OWN = ("colour.py", "contents.py", "decoding.py", "files.py", "labels.py", "reading.py")  # what decodes a file
 
 
@@ -47,6 +50,7 @@ class Outcome:
 
 _AT_ONCE = 500  # questions in one; SQLite takes 999
 
+_OUTCOMES = "key, value FROM outcomes WHERE key"
 _NOTHING = (-2, -2, b"")  # what is known of a file that was never read
 
 
@@ -78,6 +82,16 @@ def code_version() -> bytes:
         for file in sorted(resources.files(package).iterdir(), key=lambda one: one.name):
             if file.name.endswith(".py") and (names is None or file.name in names):
                 digest.update(file.read_bytes())
+    return digest.digest()
+
+
+@cache
+def drawing_version() -> bytes:
+    """The same of the code that makes figures and pages of scores."""
+    digest = hashlib.blake2b(repr([_version(package) for package in _DRAWS]).encode(), digest_size=16)
+    files = Path(str(resources.files("qefpn.reporting"))).rglob("*.*")
+    for file in sorted(one for one in files if one.suffix in (".py", ".html", ".css", ".js", ".yaml")):
+        digest.update(file.read_bytes())
     return digest.digest()
 
 
@@ -169,13 +183,30 @@ class ScoreCache:
         """The outcomes under keys, in their order, None where there is none; a few are in memory at a time."""
         for some in (keys[first : first + 64] for first in range(0, len(keys), 64)):
             self._used.update(some)
-            found = dict(self._rows("key, value FROM outcomes WHERE key", some))
+            found = dict(self._rows(_OUTCOMES, some))
             found |= {key: self._kept[key] for key in some if key in self._kept}
             yield from (_unpack(found[key]) if key in found else None for key in some)
 
     def has(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those under which there is an outcome."""
         return {*self._kept.keys() & {*keys}, *(key for (key,) in self._rows("key FROM outcomes WHERE key", keys))}
+
+    def files(self, key: bytes) -> dict[str, bytes]:
+        """Files by name that were kept under a key; none where none were."""
+        values = [self._kept[key]] if key in self._kept else [row[1] for row in self._rows(_OUTCOMES, [key])]
+        if not values:
+            return {}
+        self._used.add(key)
+        with zipfile.ZipFile(io.BytesIO(values[0])) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    def keep_files(self, key: bytes, files: Mapping[str, bytes]) -> None:
+        """Keep files under a key."""
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        self.put([(key, stream.getvalue())])
 
     def put(self, outcomes: Iterable[tuple[bytes, Outcome | bytes]]) -> None:
         """Keep outcomes, packed or not, at once on disk: a run that is stopped loses nothing that it computed."""

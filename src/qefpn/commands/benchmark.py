@@ -6,7 +6,7 @@ import contextlib
 import csv
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from qefpn.benchmark.map_scores import score_folders
 from qefpn.benchmark.maps import MapFolder, find_maps
 from qefpn.benchmark.protocols import partings
 from qefpn.benchmark.protocols import sentences as parting_sentences
-from qefpn.benchmark.score_cache import ScoreCache
-from qefpn.data.files import cache_dir
+from qefpn.benchmark.score_cache import ScoreCache, content_hash, drawing_version
+from qefpn.data.files import cache_dir, file_key
 from qefpn.data.layouts import Pair
 from qefpn.data.registry import official
 from qefpn.data.survey import describe
@@ -254,17 +254,19 @@ def write(
         if rows_of:
             _write_rows(folder / name, rows_of)
             written.append(name)
+    shown, content = _with_pictures(pairs), [(entry.method, entry.dataset, entry.key) for entry in entries]
     if options.figures:
-        written += [path.name for path in draw_curves(scored, folder)]
-        shown = _with_pictures(pairs)
+        written += _drawn(cache, ("curves", content), folder, lambda: draw_curves(scored, folder))
         if shown:
-            drawn = [entry for entry in scored if entry.dataset in shown]
-            written.append(draw_grid(drawn, shown, folder, name_list(options.pictures)).name)
+            drawn, names = [entry for entry in scored if entry.dataset in shown], name_list(options.pictures)
+            about_grid = ("grid", content, names, _versions(shown))
+            written += _drawn(cache, about_grid, folder, lambda: draw_grid(drawn, shown, folder, names))
         if len(shown) < len(pairs):
             print(f"no pictures of {', '.join(sorted({*pairs} - {*shown}))} are there, only masks: no grid of them")
     if options.page:
-        write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published), ranks)
-        written.append("leaderboard.html")
+        page, published = folder / "leaderboard.html", bool(options.published)
+        about = ("leaderboard", content, published, resamples, _versions(pairs))
+        written += _drawn(cache, about, folder, lambda: write_leaderboard(entries, pairs, page, published, ranks))
     for part in in_parts(tables):
         console().print(terminal(part))
     for sentence in [*sentences(intervals), *rank_sentences(ranks)]:
@@ -275,6 +277,24 @@ def write(
 def _with_pictures(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Sequence[Pair]]:
     """The data sets that are not masks alone."""
     return {name: of for name, of in pairs.items() if any(pair.image for pair in of)}
+
+
+def _versions(pairs: Mapping[str, Sequence[Pair]]) -> list[tuple[int, int]]:
+    return [file_key(pair.image) for some in pairs.values() for pair in some if pair.image]
+
+
+def _drawn(cache: ScoreCache, about: tuple[Any, ...], folder: Path, draw: Callable[[], list[Path]]) -> list[str]:
+    """The names of files that are drawn, or taken out of the cache where nothing that they show has changed."""
+    key = content_hash(repr(about).encode() + drawing_version())
+    kept = cache.files(key)
+    for name, content in kept.items():
+        with atomic_file(folder / name) as part:
+            part.write_bytes(content)
+    if not kept:
+        paths = draw()
+        cache.keep_files(key, {path.name: path.read_bytes() for path in paths})
+        return [path.name for path in paths]
+    return list(kept)
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

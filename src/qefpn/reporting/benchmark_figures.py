@@ -100,7 +100,7 @@ def draw_grid(
     pairs_by_dataset: Mapping[str, Sequence[Pair]],
     directory: Path,
     names: list[str] | None = None,
-) -> Path:
+) -> list[Path]:
     """Draw pictures in rows: picture, mask, and the map of each method, as in Fig. 6 of the paper.
 
     Args:
@@ -112,7 +112,7 @@ def draw_grid(
             the best and some between.
 
     Returns:
-        the path of ``grid.png``.
+        the files written.
 
     Raises:
         UserError: a name that no data set has, or nothing to show.
@@ -163,7 +163,7 @@ def _telling(entries: Sequence[Entry], pairs_by_dataset: Mapping[str, Sequence[P
     return rows
 
 
-def _draw(methods: Sequence[str], looks: Sequence[Looks], directory: Path) -> Path:
+def _draw(methods: Sequence[str], looks: Sequence[Looks], directory: Path) -> list[Path]:
     cell, gap, left = 1.15, 0.05, 0.02  # inches
     heights = [cell * _ratio(one) for one in looks]
     titles = [textwrap.fill(" ".join(title.split()), 16, max_lines=4) for title in ("Picture", "Mask", *methods)]
@@ -182,7 +182,7 @@ def _draw(methods: Sequence[str], looks: Sequence[Looks], directory: Path) -> Pa
                 _draw_cell(axes, (left + column * (cell + gap), top, cell, row_height), image, absent)
             top += row_height + gap
         axes.set(xlim=(0, width), ylim=(height, 0))
-        return save(figure, directory, "grid", ("png", "pdf"))[0]
+        return save(figure, directory, "grid", ("png", "pdf"))
 
 
 def _ratio(looks: Looks) -> float:

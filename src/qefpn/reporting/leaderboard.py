@@ -42,7 +42,7 @@ def write_leaderboard(
     path: Path,
     published: bool,
     ranks: Sequence[Mapping[str, Any]] = (),
-) -> None:
+) -> list[Path]:
     """Write the leaderboard as one self-contained HTML page, for any browser, from a file, without a network.
 
     The page sorts by any column, filters methods, shows and hides data sets and metrics, highlights a method in all
@@ -56,6 +56,9 @@ def write_leaderboard(
         path: the file; its folder is made where it does not exist.
         published: whether the paper's Tables I to III stand beside the results, known misprints explained.
         ranks: rows of `intervals.rank_table`, for marks at figures that are not told from the next better one.
+
+    Returns:
+        the file.
     """
     paper = load_published() if published else None
     tables = benchmark_tables(entries, paper, (), ranks)
@@ -86,6 +89,7 @@ def write_leaderboard(
         side=_side(entries),
     )
     write_atomic(path, text)
+    return [path]
 
 
 def _script_json(data: Any) -> str:
