@@ -131,7 +131,7 @@ def saliency_scores(
             lists of 256 values, index 0 the threshold 255.
         metrics: what to measure beside, as ``figures.choose`` takes it.
         quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
-            measured as they are, which takes ten times as long.
+            measured as they are, which takes 15 times as long.
 
     Returns:
         for (H, W) input one record, else a list of one record a picture: a dict of floats ``mae``, ``mean_f``
