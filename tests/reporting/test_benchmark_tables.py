@@ -17,11 +17,12 @@ from rich.console import Console
 from tests.reporting.benchmark_entries import make
 
 from qefpn.benchmark.entries import Entry
+from qefpn.metrics.figures import known_names
 from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
 from qefpn.reporting.intervals import interval_table, rank_sentences, rank_table, sentences
 from qefpn.reporting.latex import latex
 from qefpn.reporting.published import load_published
-from qefpn.reporting.renderers import markdown, terminal
+from qefpn.reporting.renderers import markdown, terminal, terminals
 from qefpn.reporting.tables import beside, in_parts
 
 
@@ -111,6 +112,24 @@ def test_many_figures_are_set_in_several_tables() -> None:
         Console(file=stream, width=120).print(terminal(part))
         assert "best but not whole" in stream.getvalue() and "…" not in stream.getvalue()
     assert len(in_parts([])) == 1 and benchmark_tables(entries)[0].columns[-1].better == "low"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_terminal_of_any_width_cuts_no_figure(width: int) -> None:
+    everything = {name: 0.25 + i / 1000 for i, name in enumerate(known_names()) if not name.endswith("_curve")}
+    entries = [dataclasses.replace(one, scores=one.scores | everything) for one in ENTRIES]
+    near = [{"dataset": "ECSSD", "next": "b", "metric": key, "apart": False} for key in everything]
+    tables = benchmark_tables(entries, load_published(), ranks=near)
+    stream = io.StringIO()
+    parts = terminals(tables, width)
+    for part in parts:
+        Console(file=stream, width=width).print(part)
+    lines = stream.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines) and "…" not in stream.getvalue()
+    assert sum(line.strip().startswith("d  ") for line in lines) == len(parts) > 1
+    printed = " ".join(lines).split()
+    assert all(printed.count(column.text(entries[3].scores[column.key])) for column in tables[0].columns)
+    assert printed.count("≈") >= len(tables[0].columns)
 
 
 @pytest.mark.slow

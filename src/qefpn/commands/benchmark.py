@@ -39,7 +39,7 @@ from qefpn.reporting.intervals import figure_table, interval_table, rank_sentenc
 from qefpn.reporting.latex import latex
 from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.published import load_published
-from qefpn.reporting.renderers import markdown, terminal
+from qefpn.reporting.renderers import markdown, terminals
 from qefpn.reporting.tables import beside, in_parts
 from qefpn.text import did_you_mean, one_line, open_text
 
@@ -267,8 +267,8 @@ def write(
         page, published = folder / "leaderboard.html", bool(options.published)
         about = ("leaderboard", content, published, resamples, _versions(pairs))
         written += _drawn(cache, about, folder, lambda: write_leaderboard(entries, pairs, page, published, ranks))
-    for part in in_parts(tables):
-        console().print(terminal(part))
+    for part in terminals(tables, console().width):
+        console().print(part)
     for sentence in [*sentences(intervals), *rank_sentences(ranks)]:
         print(one_line(sentence))
     print(f"{folder.resolve()}: {', '.join(written)}")

@@ -28,9 +28,9 @@ from qefpn.experiments.schema import TrainConfig
 from qefpn.inference.record import made_by
 from qefpn.metrics.figures import Figures
 from qefpn.models.loading import load_model, load_trained
-from qefpn.reporting import load_published, run_tables, terminal, write_run_report
+from qefpn.reporting import load_published, run_tables, terminals, write_run_report
 from qefpn.reporting.before_after import sentences
-from qefpn.reporting.tables import BEFORE, in_parts
+from qefpn.reporting.tables import BEFORE
 from qefpn.text import one_line
 from qefpn.training.callbacks import Float32Precision
 from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor
@@ -122,8 +122,8 @@ def tell_scores(
     """The table to the terminal, and the report, of what :class:`TestFiles` wrote."""
     write_json(directory / "samples.json", test_samples(data, {name: int(m["images"]) for name, m in metrics.items()}))
     floors_found = json.loads((directory / "floors.json").read_text(encoding="utf-8"))
-    for part in in_parts(run_tables(metrics, floors_found, load_published())):
-        console().print(terminal(part))
+    for part in terminals(run_tables(metrics, floors_found, load_published()), console().width):
+        console().print(part)
     for line in sentences(directory):
         print(line)
     print(f"metrics: {directory / 'metrics.json'}   scores a picture: {directory / 'scores.csv'}")

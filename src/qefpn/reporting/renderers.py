@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from qefpn.reporting.tables import Cell, Column, Table
+from qefpn.reporting.tables import Cell, Column, Table, in_parts
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -92,6 +92,23 @@ def terminal(tables: Table | Sequence[Table]) -> RichTable:
         captions.insert(0, LEGEND["terminal"])
     out.caption = escape("\n".join([*captions, *notes.lines()])) or None
     return out
+
+
+def terminals(tables: Sequence[Table], width: int) -> list[RichTable]:
+    """Tables as :func:`terminal` sets several, in as many parts as a terminal of so many columns needs."""
+
+    def size(key: str) -> int:
+        """Of a column with its gap, marks and numbers of notes."""
+        texts = [
+            line for table in tables for one in table.columns if one.key == key for line in _narrow(one).split("\n")
+        ]
+        cells = [row.cells[key] for table in tables for row in table.rows if key in row.cells]
+        return 2 + max(
+            len(text) for text in [*texts, *(f"{c.text} {c.mark}".rstrip() + "¹" * bool(c.note) for c in cells)]
+        )
+
+    label = min(18, max((len(row.name) for table in tables for row in table.rows), default=0))
+    return [terminal(part) for part in in_parts(tables, max(1, width - label - 4), size)]
 
 
 def _narrow(column: Column) -> str:

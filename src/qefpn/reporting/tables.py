@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,7 +154,8 @@ _SAME = {
 _KINDS = {"adaptive": "adapt.", "binary": "binary", "mean": "mean", "max": "max"}
 _FAMILIES = {
     "iou": "IoU", "dice": "Dice", "f1": "F1", "fpr": "FPR", "ber": "BER", "msiou": "MSIoU", "hce": "HCE",
-    "biou": "BIoU", "mba": "mBA", "si_mae": "SI MAE", "si_f": "SI F",
+    "biou": "BIoU", "mba": "mBA", "si_mae": "SI MAE", "si_f": "SI F", "specificity": "Spec.", "kappa": "Kappa",
+    "overall_accuracy": "Acc.", "context_measure": "Context",
 }  # fmt: skip
 
 
@@ -170,7 +171,7 @@ def metric(key: str) -> Column:
     low = any(part in _LOWER for part in key.split("_"))
     family, kind = _family(key), _KINDS.get(key.removeprefix(_family(key) + "_"), "")
     label = f"{_FAMILIES.get(family, family.replace('_', ' '))} {kind}".rstrip()
-    return Column(key, label, key, "low" if low else "high")
+    return Column(key, label, key.replace("_", " "), "low" if low else "high")
 
 
 def _family(key: str) -> str:
@@ -332,12 +333,22 @@ def beside(tables: Sequence[Table]) -> Table:
     return dataclasses.replace(first, title="", columns=columns, rows=rows, notes=notes, marks=marks, images=None)
 
 
-def in_parts(tables: Sequence[Table], most: int = 11) -> list[list[Table]]:
-    """Tables of many figures as several of at most so many columns each, for where a page or a terminal ends."""
-    keys = list(dict.fromkeys(column.key for table in tables for column in table.columns))
+def in_parts(tables: Sequence[Table], most: int = 11, size: Callable[[str], int] = lambda key: 1) -> list[list[Table]]:
+    """Tables of many figures as several of some columns each, for where a page or a terminal ends.
+
+    Args:
+        most: columns of each, or the sum of their sizes.
+        size: of the column with a key.
+    """
+    parts, used = [list[str]()], 0
+    for key in dict.fromkeys(column.key for table in tables for column in table.columns):
+        used += size(key)
+        if parts[-1] and used > most:
+            parts.append([])
+            used = size(key)
+        parts[-1].append(key)
     out = []
-    for first in range(0, max(1, len(keys)), most):
-        own = keys[first : first + most]
+    for number, own in enumerate(parts):
         part = [dataclasses.replace(one, columns=[c for c in one.columns if c.key in own]) for one in tables]
-        out.append([one if first == 0 else dataclasses.replace(one, notes=[]) for one in part])  # said once
+        out.append([one if number == 0 else dataclasses.replace(one, notes=[]) for one in part])  # said once
     return out
