@@ -263,7 +263,7 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resa
         resized=resized,
         failed=failed,
         maps=task.maps,
-        key=content_hash(repr((sorted(task.keys.items()), task.missing, task.extra, task.unreadable)).encode()),
+        key=content_hash(repr((sorted(task.keys.items()), task.missing, task.extra, failed)).encode()),
         notes=notes,
         resampled={} if curves is None or not rows else _resampled(task, rows, curves, protocol, figures, resamples),
     )
