@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import false_discovery_control
 from tests.reporting.benchmark_entries import make
 
 from qefpn.benchmark.entries import Entry
@@ -176,6 +177,8 @@ def test_false_discoveries_are_controlled_over_methods() -> None:
     q = [min(p[k] * 12 / (k + 1) for k in range(i, 12)) for i in range(12)]
     assert sorted(row["q_value"] for row in rows) == pytest.approx([min(1, one) for one in q])
     assert all(row["q_value"] >= row["p_value"] for row in rows)
+    by_scipy = false_discovery_control([row["p_value"] for row in rows])
+    assert [row["q_value"] for row in rows] == pytest.approx(by_scipy.tolist(), rel=1e-14)
 
 
 def test_among_equal_methods_no_rank_is_told_apart_more_often_than_is_said() -> None:
