@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 .DEFAULT_GOAL := help
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --durations=10
-.PHONY: help setup demo test test-slow test-all notebooks mutants lint format bench wheel clean
+.PHONY: help setup demo test test-slow test-all notebooks mutants docs lint format bench wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ mutants: setup ## put small faults into the core and count those that its tests 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
 	$(BIN)/python -m tests.mutation.run $(SUITES)
 
+docs: setup ## the documentation as a site, docs/_build/index.html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going docs docs/_build
+
 lint: setup ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -51,4 +54,4 @@ wheel: setup ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean: ## remove what was built, the demo and .venv
-	rm -rf $(VENV) build dist $(DEMO) src/*.egg-info .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist docs/_build docs/generated $(DEMO) src/*.egg-info .mypy_cache .ruff_cache .import_linter_cache

@@ -8,6 +8,7 @@ python benchmarks/implicit.py [case ...] [key=value ...]      no case: all of th
     overhead   one step of the default pyramid: share of the time outside f and its products
     memory     peak memory against the number of solver steps
     jvp        cost of f and of f with its derivative, and on which samples the derivative is taken
+    quasi      a solve of the quasi residual beside a plain one
     cuda       the first case at batch 32, where there is a CUDA device
 
 Every ratio is the median of the ratios of interleaved repeats after a warm-up: a busy moment meets both sides. A
@@ -37,6 +38,7 @@ CASES: dict[str, Callable[[Options], Iterator[Line]]] = {
     "overhead": implicit_costs.overhead,
     "memory": implicit_costs.memory,
     "jvp": implicit_costs.jvp,
+    "quasi": implicit_costs.quasi,
     "cuda": implicit_solvers.cuda,
 }
 

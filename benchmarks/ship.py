@@ -3,9 +3,9 @@
     python benchmarks/ship.py RUN/checkpoints/best.ckpt --scores DIR/metrics.json --image-size 320 \
         --data "..." --licence "..." --command "qefpn train ..." [--name mobile] [--folder src/qefpn/pretrained]
 
-What only training needs stays, since ``init=NAME`` starts from it. Scores are those of `qefpn evaluate` with the packed
-file itself:
-pack once without ``--scores``, evaluate ``checkpoint=NAME``, and pack again with them.
+What only training needs stays, since ``init=NAME`` starts from it. The card takes over the budgets of `qefpn analyze
+budget`. Scores are those of `qefpn evaluate` with the packed file itself: pack once without ``--scores``, evaluate
+``checkpoint=NAME``, and pack again with them.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def main() -> None:
         "recipe": {"command": options.command, "commit": commit, "steps": content["global_step"]},
         "scores": {options.protocol: scores(options.scores)} if options.scores else {},
         "config": content["qefpn"]["config"],
+        **{key: content["qefpn"][key] for key in ("budgets",) if key in content["qefpn"]},
     }
     write_packed(content, path, about)
     print(f"{path}: {path.stat().st_size:,} bytes")

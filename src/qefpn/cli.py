@@ -17,6 +17,7 @@ COMMANDS = {
     "benchmark": "tables, curves and a page from folders of saliency maps",
     "data": "list, verify, download or synthesize data sets",
     "analyze": "states at depth and at convergence: the paper's Fig. 2 and Fig. 7",
+    "video": "masks, cut-outs or another background of a film",
     "report": "the page of a run, or the tables of a sweep",
     "models": "the networks that come with the package",
     "profile": "parameters, MACs, speed and memory: the paper's Table III",

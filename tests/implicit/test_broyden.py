@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from tests.implicit.problems import F64, Contraction, relative_error
 
 from qefpn.implicit import Broyden, fixed_point
 from qefpn.implicit.driver import solve
+from qefpn.implicit.solvers import broyden
 from qefpn.implicit.solvers.broyden import Estimate
+from qefpn.implicit.torch_private import total_memory
 
 
 @pytest.mark.parametrize(("size", "shift"), [(1, 1.0), (3, 1.0), (5, 1.0), (5, 0.0), (13, 0.0), (40, 0.0)])
@@ -114,3 +118,23 @@ def test_best_iterate_is_returned_with_its_own_residual():
     torch.testing.assert_close(stats.relative_residual, residual / f(solution.value).norm(dim=1))
     torch.testing.assert_close(stats.trace.min(dim=0).values, stats.relative_residual)
     assert stats.trace.shape == (10, 4)
+
+
+def test_pairs_that_do_not_fit_into_memory_are_given_up_with_a_word(monkeypatch):
+    """The store is bounded by half of the machine's memory: the solve restarts in place of ending the process."""
+    z, problem = torch.zeros(4, 50, dtype=F64), Contraction(batch=4, size=50)
+    state = z.numel() * 8
+    whole = fixed_point(problem, z, (problem.x,), solver=Broyden(12, 0.0))
+    for states, pairs in ((27, None), (26, None), (25, 9), (8, 1), (1, 1)):
+        monkeypatch.setattr(broyden, "total_memory", lambda device, states=states: states * state)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            bounded = fixed_point(problem, z, (problem.x,), solver=Broyden(12, 0.0)).value
+        told = [str(one.message) for one in told if "Broyden" in str(one.message)]
+        assert bool(told) is (pairs is not None)
+        if pairs is None:
+            assert torch.equal(bounded, whole.value)
+            continue
+        assert f"restarts after {pairs} steps; memory={pairs}" in told[0]
+        assert torch.equal(bounded, fixed_point(problem, z, (problem.x,), solver=Broyden(12, 0.0, memory=pairs)).value)
+    assert (total_memory(torch.device("cpu")) or 1 << 40) > 1 << 28

@@ -23,8 +23,9 @@ from qefpn.implicit import (
 )
 from qefpn.implicit.layout import StateLayout
 from qefpn.implicit.masks import Drops, draw_drops, draw_masks
-from qefpn.implicit.problem import Problem
-from qefpn.implicit.torch_private import forward_derivative
+from qefpn.implicit.problem import Problem, flat_problem
+from qefpn.implicit.torch_private import forward_derivative, products_are_exact
+from qefpn.models import QEFPN, Transformation
 
 SOLVERS = [
     Broyden(12, 1e-9),
@@ -315,3 +316,73 @@ def test_masks_without_keys_depend_on_seed_solve_and_sample():
     assert len({tuple(mask) for mask in first}) == 4  # one a sample
     for other in (drawn(1, 1), drawn(0, 2)):
         assert all(mask != former for mask, former in zip(other, first, strict=True))
+
+
+def mapped_in_float32(residual, *, closes_over=False):
+    """The residual's map of a small f_theta in float32 at a point near its fixed point: the values and f's batches."""
+    torch.manual_seed(0)
+    transformation = Transformation(16, (2, 3))
+    sizes, calls = ((12, 12), (6, 6)), []
+    x = tuple(torch.randn(5, 16, *size) for size in sizes)
+
+    def f(state, *given):
+        calls.append(len(state[0]))
+        return transformation(state, *(given or x))
+
+    args = () if closes_over else x
+    zero = tuple(torch.zeros_like(level) for level in x)
+    problem, _ = flat_problem(f, zero, args)
+    with torch.no_grad():
+        point = fixed_point(f, zero, args, solver=Broyden(6, 0.0)).value
+        z = problem.layout.flatten(point)
+        calls.clear()
+        keys = torch.arange(5)
+        masks = draw_masks(5, z.shape[1], residual.p, residual.seed, keys)
+        return residual.bind(problem, z, keys)(z), problem(z), calls[:-1], sum(bool(mask.size) for mask in masks)
+
+
+@pytest.mark.parametrize("closes_over", [False, True], ids=["args", "closure"])
+@pytest.mark.parametrize("p", [1e-4, 5e-4, 0.3])
+def test_a_difference_is_the_derivative_within_float32(p, closes_over):
+    value, plain, calls, dropped = mapped_in_float32(
+        QuasiEquilibrium(p=p, seed=2, difference=2**-8), closes_over=closes_over
+    )
+    exact, _, exact_calls, _ = mapped_in_float32(QuasiEquilibrium(p=p, seed=2), closes_over=closes_over)
+    assert dropped > 0
+    if p == 0.3:  # hundreds of drops a sample: no difference
+        assert torch.equal(value, exact) and calls == exact_calls
+        return
+    assert calls == ([5, 5] if closes_over or dropped == 5 else [5 - dropped, 2 * dropped])
+    off = (value - exact).norm(dim=1) / exact.norm(dim=1)
+    effect = (plain - exact).norm(dim=1) / exact.norm(dim=1)
+    assert off.max() < 1e-4 < effect.max() / 5  # f itself is not that near
+
+
+def test_where_a_difference_would_not_do_the_derivative_is_exact():
+    residual = QuasiEquilibrium(p=0.05, difference=2**-8)
+    problem = Contraction()
+    _, mask = bound(problem, residual, torch.arange(5))
+    problem.calls.clear()
+    fixed_point(
+        problem, problem.z0, (problem.x,), residual=residual, keys=torch.arange(5), solver=Broyden(2, 0.0)
+    )  # float64
+    dropped = int((mask == 0).any(dim=1).sum())
+    assert problem.calls[:2] == ([5 - dropped, dropped] if dropped < 5 else [5, 5])
+    assert QEFPN("resnet18", channels=8, block_dtype="bfloat16").pyramid.residual.difference is None
+    assert QEFPN("resnet18", channels=8).pyramid.residual.difference == 2**-8
+    for wrong in (0.0, -0.1, 2.0, math.nan, "small"):
+        with pytest.raises((ValueError, TypeError), match="difference"):
+            QuasiEquilibrium(difference=wrong)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "conv"), reason="this torch has one setting for all")
+def test_reduced_products_take_the_exact_derivative():
+    assert products_are_exact(torch.device("cpu"))
+    expected = mapped_in_float32(QuasiEquilibrium(p=5e-4))[2]
+    for place in (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul):
+        former, place.fp32_precision = place.fp32_precision, "bf16"
+        try:
+            assert mapped_in_float32(QuasiEquilibrium(p=5e-4, difference=2**-8))[2] == expected
+        finally:
+            place.fp32_precision = former
+    assert mapped_in_float32(QuasiEquilibrium(p=5e-4, difference=2**-8))[2] != expected

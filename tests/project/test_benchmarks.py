@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 pytest.importorskip("torchdeq")
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -97,3 +99,17 @@ def test_derivative_only_where_something_is_dropped(bench: ModuleType) -> None:
     assert 0 < line.figures["dropped"] < 8
     assert line.figures["dual"] == 4 * line.figures["dropped"]
     assert line.figures["plain"] == 4 * (8 - line.figures["dropped"])
+
+
+@pytest.mark.slow
+def test_what_a_gpu_would_be_asked_runs_small_on_a_cpu(bench: ModuleType, tmp_path: Path) -> None:
+    gpu = importlib.import_module("gpu")
+    parts = [part for part in gpu.PARTS if part != "tests"]  # those are in tests/gpu
+    assert gpu.main([*parts, "device=cpu", f"output={tmp_path}"]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert {*found["rows"]} == {*parts} and all(found["rows"].values())
+    assert all(row["forward, ms"] > 0 for row in found["rows"]["f_theta"])
+    assert "| pyramid |" in (tmp_path / "gpu.md").read_text()
+    assert gpu.main(["nonsense"]) == 2 and gpu.main(["device=tpu"]) == 2
+    if not torch.cuda.is_available():
+        assert gpu.main([]) == 2

@@ -1,4 +1,4 @@
-"""Every command of the README, run as it stands there but for its placeholders and its length."""
+"""Every command of the README and of the tutorial, run as it stands there but for its placeholders and its length."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.commands.runs import SYNTHETIC, TINY
+from tests.commands.test_video import film, pictures
 
 from qefpn.cli import COMMANDS, main
 from qefpn.data import synthesize
 
 README = Path(__file__).parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
+TUTORIAL = (README.parent / "docs" / "tutorial.md").read_text(encoding="utf-8")
 TRAINING = [
     *(word for word in TINY if not word.startswith("backbone=")),
     *SYNTHETIC,
@@ -28,6 +30,7 @@ SHORTER = {  # what keeps the other commands short
     "analyze convergence": ["p=[1e-3]", "max_steps=3"],
     "profile": ["sizes=[64]", "budgets=[2]", "batches=[1]", "repeats=3", "seconds=0.1", "quality.steps=[1]"],
     "benchmark": ["resamples=50"],
+    "video": ["image_size=64"],
     "export": ["steps=1", "image_size=64", "overwrite=true"],
 }
 ELSEWHERE = ("download", "serve")  # these need a server or stay open; they have tests of their own
@@ -49,11 +52,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("readme")
     for test in ("ECSSD", "DUTS-TE"):
         synthesize(root / "DIR", train=12, test=3, size=64, train_name="DUTS-TR", test_name=test)
-    pictures = root / "MY_PICTURES"
-    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Image", pictures / "images")
-    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Mask", pictures / "masks")
-    shutil.copytree(pictures / "images", root / "pictures")
-    shutil.copy(next((pictures / "images").iterdir()), root / "holiday.jpg")
+    own = root / "MY_PICTURES"
+    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Image", own / "images")
+    shutil.copytree(root / "DIR" / "DUTS-TR" / "DUTS-TR-Mask", own / "masks")
+    shutil.copytree(own / "images", root / "pictures")
+    shutil.copy(next((own / "images").iterdir()), root / "holiday.jpg")
+    film(root / "holiday.mp4", pictures(4))
     methods = {"first": "DUTS-TE-Mask", "second": "DUTS-TE-Mask"}
     for method, masks in methods.items():
         shutil.copytree(root / "DIR" / "DUTS-TE" / masks, root / "MAPS" / method / "DUTS-TE")
@@ -146,3 +150,32 @@ def test_its_python_runs(place: Path, trained: Path, monkeypatch: pytest.MonkeyP
     exec(lightning, names)
     trainer = names["trainer"]
     assert float(trainer.callback_metrics["ECSSD/mae"]) > 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(place / "holiday.jpg", tmp_path)
+    blocks = re.findall(r"```\n(.*?)```", TUTORIAL, re.S)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("qefpn ")]
+    assert len(lines) >= 8
+    small = [*SYNTHETIC, "trainer.max_steps=2", "data.val_fraction=0.1", "solver.max_steps=2"]
+    small += ["pyramid.channels=8", "backbone.options={channels:[8,8,16,16],stem_width:8}"]
+    for line in lines:
+        arguments = shlex.split(line)[1:]
+        if arguments[0] == "train":
+            of_solver = [
+                word for word in small if not any(a.startswith("solver=") for a in arguments) or word[:7] != "solver."
+            ]
+            arguments += of_solver
+        arguments += [
+            word
+            for name, words in SHORTER.items()
+            if line.split()[1:][: len(name.split())] == name.split()
+            for word in words
+        ]
+        assert main(arguments) == 0, line
+    (code,) = re.findall(r"```python\n(.*?)```", TUTORIAL, re.S)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["weight"].grad is not None  # type: ignore[attr-defined]

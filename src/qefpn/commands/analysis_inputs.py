@@ -25,6 +25,7 @@ from qefpn.models.loading import load_trained
 FRESH = ("backbone", "pyramid", "decoder")
 """Groups of a fresh network."""
 FIXED = {"solver": "broyden", "residual": "equilibrium", "adjoint": "implicit"}
+PICTURES = 16
 FRESH_SIZE = 112
 """Side of a fresh network's pictures, in pixels."""
 
@@ -64,7 +65,7 @@ class Pictures:
         self.batch_size, self.seed, self.side = int(options.data.batch_size), int(options.seed), side
         self.unreadable: list[str] = []
         self._sources: list[tuple[Named, Any]] = []
-        most = int(options.pictures)
+        most = PICTURES if options.pictures is None else int(options.pictures)
         if options.data.root is None and options.data.images is None and options.data.masks is None:
             self._sources = [(("synthetic", f"test_{i:05d}"), i) for i in range(most)]
             return

@@ -1,4 +1,5 @@
-"""`qefpn analyze depth | convergence`: the paper's Fig. 2 and Fig. 7, measured on any network and pictures."""
+"""`qefpn analyze depth | convergence | budget`: the paper's Fig. 2 and Fig. 7, measured on any network, and how few
+steps of a solve are enough."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from qefpn.analysis.states import (
     trace_depth,
 )
 from qefpn.commands.analysis_inputs import FRESH, Pictures, as_list, chosen_network
+from qefpn.commands.analyze_budget import analyze_budget
 from qefpn.errors import UserError
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
@@ -41,18 +43,22 @@ qefpn analyze depth checkpoint=RUN/checkpoints/best.ckpt data.root=DIR data.test
     Fig. 2: states and their first and second differences along 5,000 weight-tied layers
 qefpn analyze convergence checkpoint=RUN/checkpoints/best.ckpt data.root=DIR pictures=0
     Fig. 7: relative change |f(z*) - z*| / |z*| a picture, for residuals and solvers on the same weights
+qefpn analyze budget checkpoint=RUN/checkpoints/best.ckpt
+    quality against solver steps on the pictures that the run held out; what it chooses is kept in the checkpoint, for
+    budget=fast|balanced of predict, evaluate and export
 qefpn analyze depth backbone=resnet50
     of a fresh network, on drawn pictures; its groups are backbone, pyramid and decoder, as in qefpn train
 
 Each writes a PNG, an SVG and its numbers as CSV to output=DIR.
 """
 
-ACTIONS = ("depth", "convergence")
+ACTIONS = ("depth", "convergence", "budget")
 OWN = {
     "depth": ("layers", "threshold", "curves"),
     "convergence": ("residuals", "p", "solvers", "max_steps", "rtol"),
+    "budget": (),
 }
-"""Keys that mean something to one of the two alone."""
+"""Keys that mean something to one of them alone."""
 PICTURE = ("dataset", "name")
 DEPTH_COLUMNS = ("norm", "last_first", "last_second", "share_first", "share_second", "settled", "ratio")
 SOLVED_COLUMNS = ("relative_change", "residual", "steps", "evaluations", "converged", "drops", "distance")
@@ -70,6 +76,11 @@ def main(argv: Sequence[str]) -> int:
     options = command_config("analyze", rest)
     _check(action, options, rest)
     device = choose_device(str(options.device))
+    if action == "budget":
+        unreadable = analyze_budget(options, device, _folder(action, options))
+        for line in unreadable:
+            print(f"left out: {line}")
+        return 1 if unreadable else 0
     entrants = _entrants(options) if action == "convergence" else []
     network, own_size = chosen_network(options)
     layer = layer_of(network, options.block_dtype)
@@ -97,7 +108,7 @@ def _check(action: str, options: DictConfig, overrides: Sequence[str]) -> None:
             raise UserError(f"{fresh[0]} is of a fresh network, and checkpoint brings its own: give one of the two")
     image_size = options.data.image_size
     for key, value, least in (
-        ("pictures", options.pictures, 0),
+        ("pictures", options.pictures or 0, 0),
         ("seed", options.seed, 0),
         ("layers", options.layers, 2),
         ("curves", options.curves, 0),
@@ -106,9 +117,9 @@ def _check(action: str, options: DictConfig, overrides: Sequence[str]) -> None:
     ):
         ensure(value >= least, f"{key} must be at least {least}, not {value}")
     ensure(options.threshold > 0, f"threshold must be above 0, not {options.threshold}")
-    if options.data.root is None:
+    if options.data.root is None and action != "budget":
         ensure(options.data.test is None, "data.test names sets below data.root: give data.root=DIR too")
-        ensure(options.pictures > 0, "pictures=0 means all there are: give data.root=DIR, or a number to draw")
+        ensure(options.pictures != 0, "pictures=0 means all there are: give data.root=DIR, or a number to draw")
 
 
 def _entrants(options: DictConfig) -> list[Entrant]:

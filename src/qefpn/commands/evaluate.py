@@ -16,6 +16,7 @@ from qefpn.experiments.runtime import quiet_libraries
 from qefpn.experiments.schema import TrainerConfig
 from qefpn.experiments.scoring import evaluate_run
 from qefpn.metrics import choose
+from qefpn.models.budgets import checked_budget
 from qefpn.models.packed import network_file, shipped
 
 SUMMARY = """
@@ -34,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     quiet_libraries()
     options = command_config("evaluate", argv)
     metrics = choose(name_list(options.metrics) or "sod", bool(options.quantize))  # what there is not is told first
+    checked_budget(options.budget)
     checkpoint = network_file(options.checkpoint)
     of_package = checkpoint in shipped().values()
     if of_package and not any(options.data[key] for key in ("root", "images", "masks")):
@@ -66,5 +68,6 @@ def main(argv: Sequence[str]) -> int:
         floors=options.floors,
         save_maps=options.save_maps,
         metrics=metrics,
+        budget=options.budget,
     )
     return 1 if data.report().errors else 0

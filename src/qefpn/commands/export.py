@@ -13,6 +13,7 @@ from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import quiet_libraries
 from qefpn.inference.export import FORMATS, check_choices, export_network
 from qefpn.inference.predictor import Predictor
+from qefpn.models.budgets import checked_budget
 from qefpn.models.packed import SUFFIX, network_file, read_card
 from qefpn.text import one_line
 from qefpn.version import __version__
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     config = command_config("export", argv)
     kind, checkpoint = str(config.format), network_file(config.checkpoint)
     path = _output(config, kind, checkpoint)
-    predictor = Predictor(checkpoint, image_size=config.image_size)
+    predictor = Predictor(checkpoint, image_size=config.image_size, budget=config.budget)
     made = export_network(
         predictor, path, kind=kind, steps=config.steps, dtype=str(config.dtype), about=_about(checkpoint, predictor)
     )
@@ -50,6 +51,9 @@ def _output(config: DictConfig, kind: str, checkpoint: Path) -> Path:
     if OmegaConf.is_missing(config, "output") or config.output in (None, ""):
         raise UserError("output is not set: give output=saliency.onnx")
     check_choices(kind, str(config.dtype))
+    checked_budget(config.budget)
+    if config.budget is not None and config.steps is not None:
+        raise UserError("steps and budget both say how many steps the solve takes: give one of the two")
     for key, least in (("steps", 1), ("image_size", 32)):
         if config[key] is not None and config[key] < least:
             raise UserError(f"{key} must be at least {least}, not {config[key]}")

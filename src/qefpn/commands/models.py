@@ -50,5 +50,6 @@ def described(card: dict[str, Any], size: int, *, full: bool) -> list[str]:
     if full:
         lines += [f"  {key}: {value}" for key, value in card["recipe"].items()]
         lines += [f"  {key}: {value}" for key, value in network.items()]
+        lines += [f"  budget={name}: {one}" for name, one in card.get("budgets", {}).items()]
         lines.append(f"  sha256: {card['sha256']}")
     return lines

@@ -26,6 +26,7 @@ from qefpn.inference.output import CUT, OUTPUT_TYPES, Rendered, Rendering
 from qefpn.inference.pipeline import Outcome, Pipeline
 from qefpn.inference.predictor import Predictor
 from qefpn.inference.record import Record, made_by
+from qefpn.models.budgets import EXACT, checked_budget
 from qefpn.models.packed import network_file
 from qefpn.text import did_you_mean, one_line
 
@@ -62,6 +63,7 @@ def _options(argv: Sequence[str]) -> DictConfig:
     for key, least in (("batch_size", 1), ("image_size", 32)):
         if config[key] is not None and config[key] < least:
             raise UserError(f"{key} must be at least {least}, not {config[key]}")
+    checked_budget(config.budget)
     if not float(config.max_megapixels) > 0:
         raise UserError(f"max_megapixels must be positive, not {config.max_megapixels}")
     return config
@@ -92,6 +94,7 @@ def _fingerprint(config: DictConfig, rendering: Rendering, image_size: int) -> d
     """What decides how a result comes out, beside the network."""
     options: dict[str, Any] = {"output_type": list(rendering.kinds), "image_size": image_size}
     options |= {"flip": True} if config.flip else {}
+    options |= {"budget": str(config.budget)} if checked_budget(config.budget) != EXACT else {}
     options |= {"threshold": rendering.threshold} if "binary" in rendering.kinds else {}
     options |= {"matting": rendering.matting} if set(CUT) & set(rendering.kinds) else {}
     if rendering.background is not None:
@@ -118,7 +121,9 @@ def _predict(config: DictConfig, stdout: TextIO) -> int:
         jobs = plan(found.pictures, found.base, output, folder, rendering.kinds)
     device = choose_device(str(config.device))
     checkpoint = network_file(config.checkpoint)
-    predictor = Predictor(checkpoint, device=device, image_size=config.image_size, flip=bool(config.flip))
+    predictor = Predictor(
+        checkpoint, device=device, image_size=config.image_size, flip=bool(config.flip), budget=config.budget
+    )
     if record is not None:
         record.made = made_by(checkpoint, _fingerprint(config, rendering, predictor.image_size))
     outcome = Outcome()

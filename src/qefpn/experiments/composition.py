@@ -51,9 +51,9 @@ __all__ = [
     "refuse_axes",
 ]
 
-WHOLE = ("image_size", "batch_size", "num_workers")
+WHOLE = ("image_size", "batch_size", "num_workers", "pictures")
 """Whole numbers whose default may be null."""
-OR_TEXT = (("predict", "threshold"),)
+OR_TEXT = (("predict", "threshold"), ("video", "threshold"))
 """(command, key) of numbers that may be a word."""
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}
 

@@ -27,6 +27,7 @@ from qefpn.experiments.runtime import choose_device, console, progress_bar
 from qefpn.experiments.schema import TrainConfig
 from qefpn.inference.record import made_by
 from qefpn.metrics.figures import Figures
+from qefpn.models.budgets import EXACT, checked_budget
 from qefpn.models.loading import load_model, load_trained
 from qefpn.reporting import load_published, run_tables, terminals, write_run_report
 from qefpn.reporting.before_after import sentences
@@ -65,19 +66,20 @@ def evaluate_run(
     floors: bool = True,
     save_maps: bool = True,
     metrics: Figures | None = None,
+    budget: str | None = None,
 ) -> None:
     """Score a checkpoint on the test sets of ``data``; files go to ``directory``, the table to the terminal.
 
     ``metrics``, of ``metrics.choose``, are measured beside the figures that are always there.
     """
     metrics = metrics or Figures()
-    loaded = load_trained(checkpoint)
+    loaded = load_trained(checkpoint, budget)
     place = choose_device(device)
     if not data.test_pairs:
         print(NO_SETS)
         return
     kept = save_maps and metrics.quantize  # floats are not in a map's file
-    made = made_before(directory, checkpoint, place, data) if kept else set()
+    made = made_before(directory, checkpoint, place, data, budget) if kept else set()
     with progress_bar() as progress, _kept_when_stopped(directory if save_maps else None), quiet_lightning():
         files = TestFiles(
             directory,
@@ -131,8 +133,11 @@ def tell_scores(
         print(f"report: {write_run_report(directory).resolve()}")
 
 
-def made_before(directory: Path, checkpoint: Path, device: torch.device, data: SaliencyDataModule) -> set[Path]:
-    """Maps of a run that was stopped, of the same checkpoint, size, device and pictures: they need not be made again.
+def made_before(
+    directory: Path, checkpoint: Path, device: torch.device, data: SaliencyDataModule, budget: str | None = None
+) -> set[Path]:
+    """Maps of a run that was stopped, of the same checkpoint, budget, size, device and pictures: they need not be made
+    again.
 
     ``maps/made_by.json`` says what maps were made of; where it says otherwise all are made again.
     """
@@ -140,7 +145,13 @@ def made_before(directory: Path, checkpoint: Path, device: torch.device, data: S
     for dataset, pairs in data.test_pairs.items():
         for pair in pairs:
             pictures.update(repr((dataset, pair.name, file_key(pair.image))).encode(errors="backslashreplace"))
-    size = {"image_size": data.image_size, "device": device.type, "batch": [data.eval_batch_size, data.batch_size]}
+    size: dict[str, Any] = {
+        "image_size": data.image_size,
+        "device": device.type,
+        "batch": [data.eval_batch_size, data.batch_size],
+    }
+    if checked_budget(budget) != EXACT:
+        size |= {"budget": str(budget)}
     own = {"made_by": made_by(checkpoint, size | {"pictures": pictures.hexdigest()})}
     record = directory / "maps" / "made_by.json"
     try:

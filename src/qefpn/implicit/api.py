@@ -33,8 +33,9 @@ def fixed_point(
     keys: Tensor | None = None,
     raise_nonfinite: bool = False,
     intermediate: Sequence[int] = (),
+    compact: bool = False,
 ) -> Solution:
-    """Solve f(z, *args) = z, one fixed point a sample, differentiably.
+    """Solve ``f(z, *args) = z``, one fixed point a sample, differentiably.
 
     Gradients reach ``args`` and whatever f closes over. The solve runs in float32 (in float64 for a float64
     z0), with autocast disabled: under autocast, half-precision z0 and args are widened; without it f is
@@ -59,6 +60,8 @@ def fixed_point(
         intermediate: numbers ≥ 0 of iterates to hand out in ``Solution.intermediate``, for
             :func:`qefpn.implicit.fixed_point_correction`; each costs an evaluation of f with its graph. Iterate 0 is
             z0, iterate k is where evaluation k + 1 took place.
+        compact: samples that have stopped leave the batch that f is called on (not with ``quasi`` or ``literal`` where
+            something is dropped). For that everything with a batch axis that f reads must be among ``args``.
 
     Returns:
         A :class:`Solution`.
@@ -89,9 +92,9 @@ def fixed_point(
         visits = _Visits(residual_map, wanted) if wanted else None
         residual_map = residual_map if visits is None else visits
         if torch.is_grad_enabled():
-            value, stats = adjoint.run(Call(problem, residual_map, z, solver, record))
+            value, stats = adjoint.run(Call(problem, residual_map, z, solver, record, compact))
         else:
-            result = solve(solver, residual_map, z)
+            result = solve(solver, residual_map, z, compact=compact)
             value, stats = result.value, result.stats
         if shares_memory(value, z):  # the starting point: never hand out the caller's memory
             value = value.clone()

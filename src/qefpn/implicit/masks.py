@@ -56,12 +56,14 @@ def draw_masks(batch: int, size: int, p: float, seed: int, keys: Tensor | None) 
 
 @dataclass(frozen=True)
 class Drops:
-    """Dropped elements of a batch: the samples that have any, and flat positions among those samples."""
+    """Dropped elements of a batch: the samples that have any, flat positions among those samples, and the ``most`` that
+    a sample has."""
 
     rows: Tensor
     positions: Tensor
     batch: int
     size: int
+    most: int
 
     @classmethod
     def draw(cls, z: Tensor, layout: StateLayout, p: float, seed: int, keys: Tensor | None) -> Drops:
@@ -77,6 +79,7 @@ class Drops:
             torch.from_numpy(positions).to(z.device),
             batch,
             size,
+            max((mask.size for mask in masks), default=0),
         )
 
     def other_rows(self) -> Tensor:
@@ -91,7 +94,7 @@ class Drops:
         place = torch.div(self.positions, self.size, rounding_mode="floor")
         column = self.positions - place * self.size
         positions = self.rows[place] * self.size + column
-        return Drops(torch.arange(self.batch, device=self.rows.device), positions, self.batch, self.size)
+        return Drops(torch.arange(self.batch, device=self.rows.device), positions, self.batch, self.size, self.most)
 
     def linearised(self, problem: Problem, z: Tensor, args: tuple[object, ...] | None) -> Tensor:
         """f(ẑ) + J_f(ẑ)(z − ẑ), (R, N), for the samples z (R, N) that ``positions`` refer to."""
@@ -101,3 +104,20 @@ class Drops:
         kept = z.reshape(-1).index_fill(0, self.positions, 0.0).view_as(z)
         value, slope = forward_derivative(lambda state: problem(state, args), kept, tangent)
         return value + slope
+
+    def by_difference(self, problem: Problem, z: Tensor, args: tuple[object, ...] | None, step: float) -> Tensor:
+        """As :meth:`linearised`, the derivative by (f(ẑ + hv) − f(ẑ))/h, v = z − ẑ; h is ``step``.
+
+        Args:
+            args: of every sample twice, one after the other, so that both points go through f in one batch; None: f
+                closes over its own, and is called for each point.
+        """
+        dropped = z.reshape(-1).index_select(0, self.positions)
+        kept = z.reshape(-1).index_fill(0, self.positions, 0.0)
+        moved = kept.index_copy(0, self.positions, dropped * step).view_as(z)
+        kept = kept.view_as(z)
+        if args is None:
+            value, further = problem(kept), problem(moved)
+        else:
+            value, further = problem(torch.cat([kept, moved]), args).chunk(2)
+        return torch.add(value, further - value, alpha=1 / step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,7 +13,12 @@ from torch import Tensor
 from qefpn.implicit.checks import check_count, check_number
 from qefpn.implicit.masks import Drops
 from qefpn.implicit.problem import FlatMap, Problem
+from qefpn.implicit.torch_private import products_are_exact
 from qefpn.registry import Registry
+
+_FEW = 4
+"""Drops of a sample, up to which a difference of f_theta is as good as its derivative: the more of a state is dropped,
+the more ReLUs turn on the way. Measured on states of 3e3 to 3e5 elements: 9e-5 of ‖F‖ with 4, up to 6e-4 with 20."""
 
 RESIDUALS: Registry[type[Residual]] = Registry("residual")
 
@@ -62,28 +68,57 @@ class QuasiEquilibrium(_Masked):
     have a drop, with ``args`` sub-selected; on the whole batch where no argument is batch-first, since f then
     closes over its injection. A batch without a drop costs and computes exactly what ``Equilibrium`` does.
 
+    With ``difference`` = h the product is (f(ẑ + hv) − f(ẑ))/h, both points in one batch: two evaluations a sample with
+    a drop, where a forward derivative costs more than three. At h = 2⁻⁸ they agree within 1e-4 of ‖F‖ as long as no
+    sample has more than four drops. With more of them, in another type than float32, under autograd, in a compiler, and
+    where the process lets products be less than float32, the derivative is exact all the same.
+
     Args:
         p: probability in [0, 1] that an element is dropped.
         seed: seeds the masks, together with the key of each sample.
+        difference: h in (0, 1]; None: the exact derivative, as it is needed for tolerances below 1e-4, for states of a
+            few elements, and for an f that is itself less precise than float32.
     """
+
+    difference: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.difference is not None:
+            check_number(type(self).__name__, "difference", self.difference, low=0.0, high=1.0, open_low=True)
 
     def bind(self, problem: Problem, z: Tensor, keys: Tensor | None) -> FlatMap:
         drops = self._drops(problem, z, keys)
         if drops.rows.numel() == 0:
             return problem
-        batch = z.shape[0]
+        near = drops.most <= _FEW and problem.f_dtype == torch.float32 and products_are_exact(z.device)
+        exact = functools.cache(lambda: self._map(problem, drops, None))
+        if self.difference is None or not near:
+            return exact()
+        difference = self._map(problem, drops, self.difference)
+        return lambda z: exact()(z) if torch.is_grad_enabled() else difference(z)
+
+    @staticmethod
+    def _map(problem: Problem, drops: Drops, step: float | None) -> FlatMap:
+        """F, with the exact derivative or by differences of ``step``."""
+
+        def with_drops(drops: Drops, args: tuple[object, ...] | None) -> FlatMap:
+            if step is None:
+                return lambda z: drops.linearised(problem, z, args)
+            return lambda z: drops.by_difference(problem, z, args, step)
+
+        batch = drops.batch
         if drops.rows.numel() == batch or not problem.can_subselect(batch):
-            whole = drops.whole()
-            return lambda z: whole.linearised(problem, z, None)
-        args = problem.subselect(drops.rows, batch)
+            return with_drops(drops.whole(), None)
+        twice = drops.rows if step is None else drops.rows.repeat(2)
+        linear = with_drops(drops, problem.subselect(twice, batch))
         others = drops.other_rows()
         other_args = problem.subselect(others, batch)
         back = torch.argsort(torch.cat([others, drops.rows]))
 
         def quasi(z: Tensor) -> Tensor:
             plain = problem(z.index_select(0, others), other_args)
-            linear = drops.linearised(problem, z.index_select(0, drops.rows), args)
-            return torch.cat([plain, linear]).index_select(0, back)
+            return torch.cat([plain, linear(z.index_select(0, drops.rows))]).index_select(0, back)
 
         return quasi
 

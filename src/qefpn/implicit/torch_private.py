@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +25,56 @@ def has_float64(device: torch.device) -> bool:
 def accumulation_dtype(device: torch.device) -> torch.dtype:
     """The type of the small algebra on ``device``."""
     return torch.float64 if has_float64(device) else torch.float32
+
+
+@functools.cache
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of memory that a device has, or, of the CPU's, that this process may have; None where nobody tells.
+
+    What is free at the moment is not asked: the answer decides figures, and should be the same the next time.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type != "cpu":
+        return None
+    found = []
+    try:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container, control groups 2 and 1
+        try:
+            found.append(int((Path("/sys/fs/cgroup") / name).read_text()))
+        except (OSError, ValueError):  # "max": no limit
+            continue
+    return min(found)
+
+
+class LaggedRead:
+    """The values of the tensor that was put in before, so that the device goes on working while they are fetched."""
+
+    def __init__(self) -> None:
+        self._former: tuple[Tensor, Any] | None = None
+
+    def __call__(self, values: Tensor) -> list[Any] | None:
+        """Put ``values`` in; those of the former call, None at the first."""
+        if values.device.type == "cuda":
+            here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            done: Any = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(values.device))
+        else:
+            here, done = values.clone(), None
+        former, self._former = self._former, (here, done)
+        if former is None:
+            return None
+        if former[1] is not None:
+            former[1].synchronize()
+        return list(former[0].tolist())
+
+
+def lags(device: torch.device) -> bool:
+    """Whether reading from ``device`` is waiting for it."""
+    return device.type == "cuda"
 
 
 def transforms_active() -> bool:
@@ -128,6 +181,19 @@ def _reduced() -> Places:
         if value in ("tf32", "bf16"):
             found.append((place, "none" if parent.fp32_precision == value else value))  # none: as its parent
     return found
+
+
+def products_are_exact(device: torch.device) -> bool:
+    """Whether convolutions and matrix products of float32 on ``device`` are IEEE float32's, as the process is set, and
+    no compiler is at work, which need not keep to it."""
+    if torch.compiler.is_compiling() or _reduced():
+        return False
+    backend: Any = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
+    if device.type not in ("cpu", "cuda"):
+        return False
+    if not hasattr(torch.backends.mkldnn, "conv"):  # torch before 2.9
+        return device.type == "cpu" or not torch.backends.cudnn.allow_tf32
+    return backend.conv.fp32_precision in ("none", "ieee") and backend.fp32_precision in ("none", "ieee")
 
 
 def exact_products() -> contextlib.AbstractContextManager[None]:

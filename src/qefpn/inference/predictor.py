@@ -98,6 +98,7 @@ class Predictor:
         max_megapixels: larger pictures are refused; None for the default of
             :func:`~qefpn.data.decoding.decode`.
         flip: take the mean with what the network makes of the mirror image: a little better, and twice the time.
+        budget: "fast", "balanced" or "exact": how far the pyramid is solved (``qefpn analyze budget``).
 
     Raises:
         UserError: no checkpoint, or a damaged one; the message names the file.
@@ -113,14 +114,19 @@ class Predictor:
         batch_size: int = 8,
         max_megapixels: float | None = None,
         flip: bool = False,
+        budget: str | None = None,
     ) -> None:
         if image_size is not None and image_size < 32:
             raise ValueError(f"image_size must be at least 32, not {image_size}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        loaded = load_trained(checkpoint)
+        loaded = load_trained(checkpoint, budget)
         self.device = torch.device(device)
         self.network = loaded.network.eval().to(self.device)
+        if (channels := self.network.mean.shape[0]) != 3:
+            raise UserError(
+                f"the network takes pictures of {channels} channels, and files are read as RGB: call it itself"
+            )
         self.image_size = image_size or loaded.image_size
         self.batch_size = batch_size
         self.max_megapixels = max_megapixels

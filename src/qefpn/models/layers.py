@@ -99,6 +99,7 @@ class _ForwardGroupNorm(torch.autograd.Function):
         """Keep what the derivative is made of."""
         _, mean, rstd = output
         ctx.mark_non_differentiable(mean, rstd)
+        ctx.set_materialize_grads(False)  # no tangent of the weights is None
         ctx.save_for_forward(inputs[0], inputs[1], mean, rstd)
 
     @staticmethod
@@ -107,15 +108,23 @@ class _ForwardGroupNorm(torch.autograd.Function):
     ) -> tuple[Tensor, None, None]:
         """The derivative of the normed map along the tangents of x, of weight and of bias."""
         x, weight, mean, rstd = ctx.saved_tensors
-        mean, rstd = mean[:, :, None, None, None], rstd[:, :, None, None, None]
-        x, direction = (part.unflatten(1, (mean.shape[1], -1)) for part in (x, direction))
-        normed = (x - mean) * rstd
-        dims = (2, 3, 4)
-        shared = direction.mean(dims, keepdim=True) + normed * (normed * direction).mean(dims, keepdim=True)
-        along = ((direction - shared) * rstd).flatten(1, 2) * weight[:, None, None]
+        batch, channels, height, width = x.shape
+        dense = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+        direction, x = direction.contiguous(memory_format=dense), x.contiguous(memory_format=dense)
+        # normalising projects, and a projection is its own transpose: the fused backward operator is its derivative
+        shape = (batch, channels, height * width, mean.shape[1])
+        along: Tensor = torch.ops.aten.native_group_norm_backward(
+            direction, x, mean, rstd, None, *shape, [True, False, False]
+        )[0]
+        along = along.mul_(weight[:, None, None])
         if slope is not None:
-            along = along + normed.flatten(1, 2) * slope[:, None, None]
+            blocks = x.unflatten(1, (mean.shape[1], -1)) - mean[:, :, None, None, None]
+            along = along.addcmul_((blocks * rstd[:, :, None, None, None]).flatten(1, 2), slope[:, None, None])
         return along if shift is None else along + shift[:, None, None], None, None
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 class GroupNorm(nn.GroupNorm):

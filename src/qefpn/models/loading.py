@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from qefpn.errors import UserError
+from qefpn.models.budgets import KEY, use_budget
 from qefpn.models.network import QEFPN
 from qefpn.models.packed import SUFFIX, network_file
 from qefpn.models.weights import read_checkpoint, refuse_named_classes
@@ -21,7 +22,7 @@ FILLED_IN = (f"{PREFIX}mean", f"{PREFIX}std")
 """Entries that the network fills in where a checkpoint of an earlier version lacks them."""
 
 
-def load_model(path: str | Path | None = None, *, allow: Sequence[str] = ()) -> QEFPN:
+def load_model(path: str | Path | None = None, *, budget: str | None = None, allow: Sequence[str] = ()) -> QEFPN:
     """The network of a Lightning checkpoint, or one that comes with the package, on the CPU and in evaluation mode.
 
     Reads ``hyper_parameters["network"]`` (the arguments of ``QEFPN``) and the entries of ``state_dict``
@@ -29,14 +30,15 @@ def load_model(path: str | Path | None = None, *, allow: Sequence[str] = ()) -> 
 
     Args:
         path: the file; the name of a network that comes with the package, such as "mobile"; ``None`` for the usual one.
+        budget: "fast", "balanced" or "exact" (:mod:`qefpn.models.budgets`); ``None`` for "exact".
         allow: packages beside ours that parts of the network may be of, such as ``["my_package"]``: they are imported.
 
     Raises:
-        UserError: no such file, no such checkpoint, or one that does not fit this version's network.
+        UserError: no such file, no such checkpoint, or one that does not fit this version's network; a budget that was
+            not chosen for it.
     """
-    path = network_file(path)
     with allowed(allow):
-        return network_of(read_checkpoint(path), path)
+        return load_trained(path, budget).network
 
 
 def network_of(content: Mapping[str, Any], path: str | Path) -> QEFPN:
@@ -88,7 +90,7 @@ class TrainedNetwork:
     image_size: int
 
 
-def load_trained(path: str | Path | None) -> TrainedNetwork:
+def load_trained(path: str | Path | None, budget: str | None = None) -> TrainedNetwork:
     """Read a checkpoint of ``qefpn train``, or a network that comes with the package, as :func:`load_model` does.
 
     Raises:
@@ -97,4 +99,6 @@ def load_trained(path: str | Path | None) -> TrainedNetwork:
     path = network_file(path)
     content = read_checkpoint(path)
     network = network_of(content, path)
+    own = content.get("qefpn")
+    use_budget(network, own.get(KEY) if isinstance(own, Mapping) else None, budget, path)
     return TrainedNetwork(network, int(content["hyper_parameters"].get("image_size", 352)))

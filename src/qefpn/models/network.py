@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from qefpn.implicit import (
     describe,
 )
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
+from qefpn.models.channels import take_channels
 from qefpn.models.decoder import DECODERS, Decoder
 from qefpn.models.fusion import FullyConnectedFusion, Neck
 from qefpn.models.layers import (
@@ -75,6 +76,8 @@ class QEFPN(nn.Module):
         backbone: a torchvision model ("resnet50"), "timm/NAME" or "efficientnet_lite0" to "efficientnet_lite2".
         weights: of the backbone: ``None``, "DEFAULT" or a local file.
         backbone_options: further arguments of a timm model, such as ``channels`` of its stages.
+        in_channels: of the images: 3 for RGB, 4 for RGB and depth, 1 for grey or thermal pictures. Where it is not
+            3, the backbone's first convolution is made of that for RGB (:func:`qefpn.models.channels.take_channels`).
         channels: channels of every pyramid level.
         levels: pyramid levels, increasing, from 2 to 5; level l has stride 2^l.
         expansion: width of f_theta's residual blocks over ``channels``.
@@ -97,9 +100,9 @@ class QEFPN(nn.Module):
         ValueError: an impossible value; the message names the argument.
         UserError: an unknown backbone, or weights that fail to download or to fit.
 
-    The default has 27,819,393 parameters. Images are RGB, (B, 3, H, W) with any H, W ≥ 32: uint8 from 0 to 255, or
-    floating-point from 0 to 1. The network normalises them itself, by its buffers ``mean`` and ``std``, which are
-    those of the backbone's weights.
+    The default has 27,819,393 parameters. Images are (B, in_channels, H, W), RGB first, with any H, W ≥ 32: uint8
+    from 0 to 255, or floating-point from 0 to 1. The network normalises them itself, by its buffers ``mean`` and
+    ``std``, which are those of the backbone's weights.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class QEFPN(nn.Module):
         weights: str | Path | None = None,
         *,
         backbone_options: Mapping[str, Any] | None = None,
+        in_channels: int = 3,
         channels: int = 64,
         levels: Sequence[int] = (2, 3, 4, 5),
         expansion: int = 5,
@@ -132,6 +136,7 @@ class QEFPN(nn.Module):
         levels = _checked_levels(levels)
         width = channels if decoder_channels is None else decoder_channels
         for name, value in (
+            ("in_channels", in_channels),
             ("channels", channels),
             ("expansion", expansion),
             ("decoder_passes", decoder_passes),
@@ -153,9 +158,10 @@ class QEFPN(nn.Module):
             self.pyramid = PlainPyramid()
         else:
             solver, residual, adjoint = _solving(solver, residual, adjoint)
-            transformation = Transformation(
-                channels, levels, expansion, activation, half=block_dtype == "bfloat16", weight_norm=weight_norm
-            )
+            half = block_dtype == "bfloat16"
+            if half and isinstance(residual, QuasiEquilibrium):
+                residual = replace(residual, difference=None)  # a difference would be of its rounding
+            transformation = Transformation(channels, levels, expansion, activation, half=half, weight_norm=weight_norm)
             self.pyramid = ImplicitPyramid(transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval)
         self.backbone: Backbone
         if isinstance(backbone, Backbone):
@@ -164,10 +170,12 @@ class QEFPN(nn.Module):
             self.backbone = build_part(backbone, Backbone, "backbone", levels=levels)
         else:
             self.backbone = build_backbone(backbone, levels, weights, backbone_options)
+        if in_channels != 3:
+            take_channels(self.backbone, in_channels)
         self.mean: Tensor
         self.std: Tensor
         for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1))
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(in_channels, 1, 1))
         self.neck = Neck(self.backbone.channels, channels)
         self.fusion = FullyConnectedFusion(channels, levels, batch_norm, activation)
         kaiming_(self.fusion)
@@ -234,8 +242,9 @@ class QEFPN(nn.Module):
         Raises:
             ValueError: images of another shape or type, or smaller.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images: (B, 3, H, W) is needed, not {tuple(images.shape)}")
+        channels = self.mean.shape[0]
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ValueError(f"images: (B, {channels}, H, W) is needed, not {tuple(images.shape)}")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images: uint8 (0 to 255) or floating-point (0 to 1) is needed, not {images.dtype}")
         size = images.shape[-2:]
@@ -323,7 +332,7 @@ def _checked_levels(levels: Sequence[int]) -> tuple[int, ...]:
 def _solving(solver: Any, residual: Any, adjoint: Any) -> tuple[Any, Any, Any]:
     """Objects from names, mappings or ``None``."""
     solver = _built(build_solver, solver, Solver) or Broyden()
-    residual = _built(build_residual, residual, Residual) or QuasiEquilibrium()
+    residual = _built(build_residual, residual, Residual) or QuasiEquilibrium(difference=2**-8)
     default = UnrolledAdjoint if isinstance(solver, Unroll) else ImplicitAdjoint
     return solver, residual, _built(build_adjoint, adjoint, Adjoint) or default()
 

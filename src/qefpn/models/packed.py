@@ -106,7 +106,7 @@ def read_packed(path: Path) -> dict[str, Any]:
             f"{PREFIX}{key}": value.float() if value.is_floating_point() else value for key, value in tensors.items()
         },
         "hyper_parameters": {"network": card["network"], "image_size": card["image_size"]},
-        "qefpn": {"config": card["config"]} if "config" in card else {},
+        "qefpn": {key: card[key] for key in ("config", "budgets") if key in card},
     }
 
 

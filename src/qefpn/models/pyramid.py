@@ -91,6 +91,7 @@ class ImplicitPyramid(nn.Module):
                 adjoint=self.adjoint,
                 keys=keys,
                 intermediate=_spread(intermediate, self.solver.max_steps),
+                compact=True,
             )
         return tuple(solution.value), solution
 

@@ -218,3 +218,29 @@ def _boxes(axes: Any, values: Sequence[Array]) -> None:
 
 def _colour(index: int) -> str:
     return style(index).colour
+
+
+def draw_budget(trials: Sequence[tuple[str, Any]], directory: Path) -> list[Path]:
+    """Draw max F and MAE against the evaluations that they cost.
+
+    Args:
+        trials: the budgets' names ("" of a trial that became none) and ``evaluations``, ``max_f`` and ``mae`` of each.
+        directory: where ``budget.png`` and ``budget.svg`` go.
+
+    Returns:
+        the files written.
+    """
+    panels = (("max_f", "Max F"), ("mae", "MAE"))
+    ordered = sorted(trials, key=lambda one: float(one[1].evaluations))
+    with new_figure(7.2, 2.8) as figure:
+        for number, (axes, (key, label)) in enumerate(zip(figure.subplots(1, 2), panels, strict=True)):
+            x = [one.evaluations for _, one in ordered]
+            axes.plot(x, [getattr(one, key) for _, one in ordered], "o", markersize=3, color=_colour(number))
+            for name, one in ordered:
+                if name:
+                    at = (one.evaluations, getattr(one, key))
+                    axes.plot(*at, "o", markersize=7, markerfacecolor="none", color=INK)
+                    axes.annotate(name, at, xytext=(5, 5), textcoords="offset points", fontsize=7, color=INK)
+            axes.margins(0.15)
+            finish(axes, "Evaluations of $f$ a picture", label)
+        return save(figure, directory, "budget", ("png", "svg"))

@@ -89,3 +89,19 @@ def convergence_table(labels: Sequence[tuple[str, str]], summaries: Sequence[Map
     ]
     title = f"relative change |f(z*) - z*| / |z*| of {summaries[0]['pictures']} pictures"
     return text_table("convergence", title, heads, rows, left=("residual",))
+
+
+def budget_table(trials: Sequence[tuple[str, Any]], pictures: int) -> Table:
+    """A row a trial (:class:`qefpn.analysis.budget.Trial`'s fields), with the name of the budget that it became."""
+    heads = ["budget", "steps", "rtol", "evaluations", "max F", "weighted F", "MAE"]
+    rows = [
+        [
+            name,
+            f"{one.max_steps}",
+            f"{one.rtol:g}",
+            f"{one.evaluations:.2f}",
+            *(f"{value:.4f}" for value in (one.max_f, one.weighted_f, one.mae)),
+        ]
+        for name, one in trials
+    ]
+    return text_table("budget", f"quality against steps on {pictures} pictures", heads, rows, left=())

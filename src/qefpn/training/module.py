@@ -169,8 +169,10 @@ class SaliencyModule(pl.LightningModule):
             self._skipping.skip(self, optimizer)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        # A key a picture and step: a mask does not depend on the batch, the rank or the number of workers.
-        keys = batch["index"] + (self.global_step + 1) * 1_000_003 + self._seed * 7_919
+        # A key a picture and step: a mask does not depend on the batch, the rank or the number of workers. Where a
+        # loader of somebody's own does not number its pictures, masks are drawn as dropout would.
+        index = batch.get("index")
+        keys = None if index is None else index + (self.global_step + 1) * 1_000_003 + self._seed * 7_919
         corrected = self._regularization["correction_weight"] > 0
         states = self._regularization["correction_states"] if corrected else 0
         layers = self.unrolled_layers()
@@ -179,7 +181,7 @@ class SaliencyModule(pl.LightningModule):
             output.logits, batch["mask"], side_logits=output.side_logits, edge_logits=output.edge_logits
         )
         self._output = output
-        size = len(batch["index"])
+        size = len(batch["image"])
         loss = loss + self._regularized(output, batch["mask"], size, terms)
         logged = self._over_ranks({"loss": loss} | {f"loss_{name}": value for name, value in terms.items()})
         self._skipping.losses.append(logged["loss"].detach())

@@ -29,6 +29,7 @@ class Call:
         z: (B, N), the starting point.
         solver: the forward solver.
         record: where a backward pass leaves its statistics.
+        compact: as :func:`qefpn.implicit.driver.solve` has it.
     """
 
     problem: Problem
@@ -36,11 +37,12 @@ class Call:
     z: Tensor
     solver: Solver
     record: BackwardRecord
+    compact: bool = False
 
     def solve(self, last: FlatMap | None = None) -> SolveResult:
         """:func:`qefpn.implicit.driver.solve`, without a graph."""
         with torch.no_grad():
-            return solve(self.solver, self.f, self.z.detach(), last=last)
+            return solve(self.solver, self.f, self.z.detach(), last=last, compact=self.compact)
 
 
 class Adjoint(ABC):

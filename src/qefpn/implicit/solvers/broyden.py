@@ -19,6 +19,7 @@ that satisfies no secant equation.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ from torch import Tensor
 from qefpn.implicit.checks import check_count, check_number
 from qefpn.implicit.driver import norms
 from qefpn.implicit.solvers.base import SOLVERS, Solver
-from qefpn.implicit.torch_private import accumulation_dtype, bmm, dot
+from qefpn.implicit.torch_private import accumulation_dtype, bmm, dot, total_memory
 
 _TINY = 1e-10
 """Below this, relative to its terms, the denominator of an update counts as zero: the sample restarts."""
@@ -44,8 +45,9 @@ class Broyden(Solver):
 
     Args:
         max_steps, rtol, atol: as of every :class:`Solver`.
-        memory: pairs kept, at most (≥ 1); the estimate then restarts with the newest. None: all of them. A
-            pair costs one state.
+        memory: pairs kept, at most (≥ 1); the estimate then restarts with the newest. None: all of them, or where
+            they would take more than half of the machine's memory as many as fit into that, which a warning tells.
+            A pair costs one state.
         alpha: length of a step over that of the quasi-Newton step (Eq. 4), in (0, 1].
     """
 
@@ -59,7 +61,9 @@ class Broyden(Solver):
         check_number("Broyden", "alpha", self.alpha, low=0.0, high=1.0, open_low=True)
 
     def init(self, z: Tensor) -> Estimate:
-        return Estimate(z, self.max_steps, self.memory, self.alpha)
+        return Estimate(
+            z, self.max_steps, _pairs_that_fit(z, self.max_steps) if self.memory is None else self.memory, self.alpha
+        )
 
     def measure(self, state: Estimate, z: Tensor, value: Tensor, final: bool) -> Tensor:
         return state.enter(value, z, multiply=not final)
@@ -67,6 +71,22 @@ class Broyden(Solver):
     def step(self, state: Estimate, z: Tensor, value: Tensor, settled: Tensor) -> Tensor:
         direction = state.direction(settled)
         return z + direction if self.alpha == 1.0 else torch.add(z, direction, alpha=self.alpha)
+
+
+def _pairs_that_fit(z: Tensor, steps: int) -> int | None:
+    """Pairs that half of the memory holds, beside three further rows; None for all of ``steps``."""
+    total = None if torch.compiler.is_compiling() else total_memory(z.device)
+    state = z.numel() * z.element_size()
+    if total is None or (steps + 1) * state <= total // 2:
+        return None
+    pairs = max(1, total // 2 // state - 3)
+    warnings.warn(
+        f"Broyden: {steps + 1} states of {state / 2**20:,.0f} MiB are more than half of the memory of {z.device}: "
+        f"it restarts after {pairs} steps; memory={pairs} says so, fewer pictures at a time need less",
+        UserWarning,
+        stacklevel=4,
+    )
+    return pairs
 
 
 class Estimate:
