@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from qefpn.errors import UserError
 from qefpn.text import open_text
@@ -87,3 +89,8 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a UTF-8 text by :func:`atomic_file`; what is no character is written as its escape."""
     with atomic_file(path) as part, open_text(part) as file:
         file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON, whole or not at all."""
+    write_atomic(path, json.dumps(value, indent=1))

@@ -16,13 +16,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from tests.reporting.benchmark_entries import make
 
 from qefpn.benchmark import map_scores, score_cache
 from qefpn.benchmark.protocols import CHOICES
 from qefpn.benchmark.score_cache import Outcome, ScoreCache, score_key
 from qefpn.cli import main
+from qefpn.commands import benchmark
 from qefpn.metrics import PROTOCOLS, Protocol, choose, combine, saliency_scores
+from qefpn.metrics.figures import CURVES
 
 UNIQUE = 3 * 6  # the two sets have the same masks and maps: equal pairs are scored once
 QUICK = ["figures=false", "page=false", "attributes=false", "resamples=0"]
@@ -59,7 +62,16 @@ def test_every_output(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "2 on own: 1 without a map: 5" in printed and "2†" in printed
     assert table(place)["2", "own"]["complete"] == "False"
-    assert re.search(r"ECSSD, ranks by max F: 0[ |,]+[12]", printed) and "told apart" in printed
+    results = json.loads((place / "out" / "results.json").read_text())["results"]
+    for key in CURVES:
+        assert {len(one[key]) for one in results} == {256}
+    mean = np.mean(results[0]["e_curve"])
+    assert mean == pytest.approx(float(table(place)[results[0]["method"], results[0]["dataset"]]["e_mean"]))
+    page = (place / "out" / "leaderboard.html").read_text()
+    with (place / "out" / "ranks.csv").open(newline="") as file:
+        alike = sum(row["apart"] == "False" for row in csv.DictReader(file))
+    assert page.count('class="near"') == alike > 0 and "not told from the figure of the method ranked" in page
+    assert re.search(r"ECSSD, ranks by F max: 0[ |,]+[12]", printed) and "told apart" in printed
 
 
 def test_intervals_of_every_figure(place: Path) -> None:
@@ -120,6 +132,52 @@ def test_a_second_run_computes_only_what_changed(place: Path, monkeypatch: pytes
     assert table(place)["1", "ECSSD"] != first["1", "ECSSD"]
     run(place, *QUICK, "cache=false")
     assert len(scored) == 1 + UNIQUE + 1
+    mask, before = place / "data" / "ECSSD" / "3.png", table(place)
+    assert cv2.imwrite(str(mask), 255 - cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE))
+    run(place, *QUICK)
+    assert len(scored) == 1 + UNIQUE + 1 + 3  # with the changed mask, though one process read it before
+    assert all(table(place)[name, "ECSSD"]["mae"] != before[name, "ECSSD"]["mae"] for name in "012")
+
+
+def test_what_was_drawn_is_kept_as_long_as_nothing_changes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    for name in ("draw_curves", "draw_grid", "write_leaderboard"):
+        draw = getattr(benchmark, name)
+
+        def counted(*words: Any, name: str = name, draw: Any = draw) -> Any:
+            drawn.append(name)
+            return draw(*words)
+
+        monkeypatch.setattr(benchmark, name, counted)
+
+    def files() -> dict[str, bytes]:
+        kinds = (".png", ".pdf", ".svg", ".html")
+        return {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.suffix in kinds}
+
+    words = ["attributes=false", "resamples=50"]
+    run(place, *words)
+    first = files()
+    assert drawn == ["draw_curves", "draw_grid", "write_leaderboard"] and len(first) == 6
+    shutil.rmtree(place / "out")
+    run(place, *words)
+    assert len(drawn) == 3 and files() == first
+    for changes, expected in (
+        ((*words, "pictures=[3]"), ["draw_grid"]),
+        ((*words, "published=true"), ["write_leaderboard"]),
+        ((*words, "aliases=['1:other']"), ["draw_curves", "draw_grid", "write_leaderboard"]),
+    ):
+        drawn.clear()
+        run(place, *changes)
+        assert drawn == expected
+    drawn.clear()
+    picture = next((place / "data" / "ECSSD").glob("3.jpg"))
+    picture.write_bytes((place / "data" / "ECSSD" / "2.jpg").read_bytes())
+    run(place, *words)
+    assert drawn == ["draw_grid", "write_leaderboard"]  # curves show no pictures
+    drawn.clear()
+    (place / "maps" / "1" / "ECSSD" / "3.png").unlink()
+    run(place, *words)
+    assert drawn == ["draw_curves", "draw_grid", "write_leaderboard"] and files() != first
 
 
 def test_what_was_scored_before_a_stop_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +249,13 @@ def test_a_method_without_a_set(place: Path, capsys: pytest.CaptureFixture[str])
         (["resample=3"], "did you mean resamples?"),
     ],
 )
-def test_mistakes(place: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(
+    place: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score_map(*_: object) -> None:
+        raise AssertionError("a mistake that can be known before is told after maps were scored")
+
+    monkeypatch.setattr(map_scores, "score_map", score_map)
     assert run(place, *words) == 2
     assert said in capsys.readouterr().err
 
@@ -216,7 +280,7 @@ def test_processes_give_what_threads_give(place: Path, monkeypatch: pytest.Monke
 def test_a_broken_cache_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "scores.sqlite").write_text("this is no database, but long enough to be taken for one" * 20)
     cache = ScoreCache(tmp_path / "scores.sqlite")
-    assert not cache.has(b"key")
+    assert not cache.has([b"key"])
     cache.close()
 
 
@@ -271,7 +335,7 @@ def test_the_cache_gives_back_what_it_took_and_keeps_to_its_limit(tmp_path: Path
     cache = ScoreCache(tmp_path / "scores.sqlite")
     cache.put(outcome(number) for number in range(40))
     cache.close()
-    cache = ScoreCache(tmp_path / "scores.sqlite", limit=20 * len(score_cache._pack(outcome(1)[1])))
+    cache = ScoreCache(tmp_path / "scores.sqlite", limit=20 * len(score_cache.pack(outcome(1)[1])))
     cache._database.execute("UPDATE outcomes SET used = 1")  # long ago
     for number in (3, 30):
         key, expected = outcome(number)
@@ -281,7 +345,7 @@ def test_the_cache_gives_back_what_it_took_and_keeps_to_its_limit(tmp_path: Path
         assert (found.resized, found.remark, found.failure) == (True, "16-bit", "")
     cache.close()
     cache = ScoreCache(tmp_path / "scores.sqlite")
-    there = {number for number in range(40) if cache.has(outcome(number)[0])}
+    there = {number for number in range(40) if cache.has([outcome(number)[0]])}
     assert {3, 30} <= there and 5 < len(there) < 35
     cache.close()
 
@@ -329,7 +393,8 @@ def test_two_processes_write_one_cache(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(first)]) for first in (0, 100)]
     assert [writer.wait(120) for writer in writers] == [0, 0]
     cache = ScoreCache(path)
-    assert all(cache.has(number.to_bytes(20, "big")) for number in range(200))
+    keys = [number.to_bytes(20, "big") for number in range(200)]
+    assert cache.has(keys) == {*keys}
     cache.close()
 
 
@@ -383,3 +448,70 @@ def test_means_over_groups(place: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert float(rows["1", "bear"]["mae"]) == pytest.approx(bear) and rows["1", "bear"]["images"] == "2"
     assert float(rows["1", "mean of the groups"]["mae"]) == pytest.approx((bear + cow) / 2)
     assert (bear + cow) / 2 != pytest.approx(float(table(place)["1", "ECSSD"]["mae"]))
+
+
+def as_kinds(place: Path) -> dict[str, Any]:
+    """Method ``kinds``: the maps of method 1 on ECSSD once more, each in another kind of file; as (H, W) floats."""
+    target, found = place / "maps" / "kinds" / "ECSSD", {}
+    target.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        eight = cv2.imread(str(place / "maps" / "1" / "ECSSD" / f"{number}.png"), cv2.IMREAD_GRAYSCALE)
+        levels = (eight / 255 * 0.97 + 0.03 * rng.random(eight.shape)).astype(np.float32)
+        deep = np.rint(levels * 65535).astype(np.uint16)
+        if number == 0:
+            np.save(target / "0.npy", levels)
+        elif number == 1:
+            np.savez_compressed(target / "1.npz", map=levels[None])
+        elif number == 2:
+            Image.fromarray(levels).save(target / "2.tiff")
+        elif number == 3:
+            cv2.imwrite(str(target / "3.png"), deep)
+        elif number == 4:
+            Image.fromarray(np.dstack([eight // 3, eight // 2, eight, eight])).save(target / "4.png")  # RGBA
+        else:
+            np.save(target / "5.npy", eight.astype(np.int64))
+        found[str(number)] = {3: deep / 65535, 4: eight, 5: eight}.get(number, levels)
+    return found
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_maps_of_every_kind(place: Path, quantize: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    given = as_kinds(place)
+    words = ["methods=[kinds]", "data.test=[ECSSD]", f"quantize={str(quantize).lower()}", "metrics=[iou]", *QUICK]
+    assert run(place, *words, "protocol=all") == 0
+    with (place / "out" / "scores.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    records = []
+    for name, saliency in given.items():
+        mask = cv2.imread(str(place / "data" / "ECSSD" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+        records.append(saliency_scores(saliency, mask, metrics=["iou"], quantize=quantize, curves=True))
+        for key in ("mae", "weighted_f", "s_measure", "e_mean", "f_max", "iou_max", "binary_ratio"):
+            assert float(rows[name][key]) == pytest.approx(records[-1][key], abs=1e-12), (name, key)
+    assert float(table(place)["kinds", "ECSSD"]["max_f"]) == combine(records, metrics=["iou"])["max_f"]
+    results = json.loads((place / "out" / "results.json").read_text())
+    assert results["quantize"] is quantize
+    how = "scaled to 8 bits" if quantize else "as they are"
+    printed = capsys.readouterr().out
+    assert f"3 maps floats, {how}: 0, 1, 2" in printed and f"1 maps 16-bit, {how}: 3" in printed
+    run(place, *words[:2], f"quantize={str(not quantize).lower()}", *QUICK)  # not out of the cache
+    assert float(table(place)["kinds", "ECSSD"]["mae"]) != pytest.approx(np.mean([r["mae"] for r in records]), abs=1e-9)
+
+
+def test_arrays_that_are_no_maps(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = place / "maps" / "bad" / "ECSSD"
+    folder.mkdir(parents=True)
+    np.save(folder / "0.npy", np.full((48, 64), 3.5))
+    np.save(folder / "1.npy", np.zeros((3, 48, 64)))
+    np.savez(folder / "2.npz", a=np.zeros((4, 4)), b=np.zeros((4, 4)))
+    np.save(folder / "3.npy", np.array([{}, None], object))
+    (folder / "4.npz").write_bytes(b"no archive")
+    np.save(folder / "5.npy", np.full((48, 64), 0.5))
+    assert run(place, "methods=[bad]", "data.test=[ECSSD]", *QUICK) == 1
+    said = (place / "out" / "findings.txt").read_text()
+    for words in (
+        "holds floats from 3.5 to 3.5, outside [0, 1]", "has the shape (3, 48, 64); a map is (H, W)",
+        "holds 2 arrays (a, b)", "3.npy holds no array that can be read", "4.npz holds no array that can be read",
+    ):  # fmt: skip
+        assert words in said
+    assert table(place)["bad", "ECSSD"]["scored"] == "1"

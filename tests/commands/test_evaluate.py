@@ -10,13 +10,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tests.commands.runs import train
 
 from qefpn.cli import main
-from qefpn.data import synthesize
+from qefpn.data import SaliencyDataModule, synthesize
+from qefpn.inference.predictor import Predictor, predict_maps
+from qefpn.metrics import combine, saliency_scores, to_uint8
+from qefpn.reporting.tables import metric
 from qefpn.training import module as training_module
 
 
@@ -223,3 +227,68 @@ def test_what_was_evaluated_before_a_stop_is_not_made_again(
     assert evaluate(tmp_path / "other", tmp_path / "out", *given) == 0
     assert seen == [2] * 6
     assert metrics(tmp_path / "out") != metrics(tmp_path / "whole")
+
+
+def test_figures_asked_for(tiny_run: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["iou", "ber_max", "si_f", "hce", "biou"]
+    assert evaluate(tiny_run, tmp_path, f"metrics=[{','.join(asked)}]") == 0
+    printed = capsys.readouterr().out
+    rows = {row["name"]: row for row in scores(tmp_path)}
+    records = []
+    for path in sorted((tmp_path / "maps" / "SYN-TE").glob("*.png")):
+        saliency = np.asarray(Image.open(path))
+        mask = np.asarray(Image.open(data_root / "SYN-TE" / "SYN-TE-Mask" / path.name).convert("L"))
+        records.append(saliency_scores(saliency, mask, metrics=asked, curves=True))
+        expected = {key: value for key, value in records[-1].items() if not isinstance(value, list)}
+        assert {key: float(rows[path.stem][key]) for key in expected} == pytest.approx(expected, rel=0, abs=0)
+    combined = combine(records, metrics=asked)
+    found = metrics(tmp_path)["SYN-TE"]
+    beside = [key for key in combined if key.split("_")[0] in ("iou", "ber", "si", "hce", "biou") and key in found]
+    assert len(beside) == 4 + 4 + 3 + 1 + 1
+    for key in (*beside, "f_mean", "e_mean", "e_max", "f_adaptive"):
+        assert found[key] == pytest.approx(combined[key], rel=1e-12)
+    drawn = json.loads((tmp_path / "curves.json").read_text())["SYN-TE"]
+    floors = json.loads((tmp_path / "floors.json").read_text())["SYN-TE"]
+    page = (tmp_path / "report.html").read_text()
+    assert {*drawn} == {"model", *floors} == {"model", "gaussian", "untrained"}
+    for key in ("iou_curve", "ber_curve", "si_f_curve", "e_curve"):
+        assert drawn["model"][key] == pytest.approx(combined[key].tolist(), rel=1e-12)
+        assert len(drawn["gaussian"][key]) == 256
+    for key in beside:
+        assert all(isinstance(floor[key], float) for floor in floors.values())
+        head = metric(key).head
+        assert f">{head}</th>" in page
+    assert "E-measure over the threshold" in page and "BER" in printed and "HCE" in printed
+
+
+def test_a_figure_that_there_is_not(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(tiny_run, tmp_path / "out", "metrics=[iuo]") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "there is no metric 'iuo'; did you mean 'iou'?" in line and not (tmp_path / "out").exists()
+
+
+def test_the_floats_of_a_network_scored_as_they_are(tiny_run: Path, data_root: Path, tmp_path: Path) -> None:
+    words = ["quantize=false", "report=false", "metrics=[iou]"]
+    assert evaluate(tiny_run, tmp_path, *words) == 0
+    predictor = Predictor(tiny_run / "checkpoints" / "best.ckpt")
+    rows, found = {row["name"]: row for row in scores(tmp_path)}, metrics(tmp_path)["SYN-TE"]
+    data = SaliencyDataModule(data_root, train=["SYN-TR"], test=["SYN-TE"], image_size=64, batch_size=4, num_workers=0)
+    data.setup("test")
+    (batch,) = data.test_dataloader()[0]
+    maps = predict_maps(predictor.network, batch["image"], batch["size"], quantize=False)
+    masks = [np.asarray(mask) for mask in batch["mask"]]
+    records = saliency_scores(maps, masks, metrics=["iou"], quantize=False, curves=True)
+    for name, saliency, record in zip(batch["name"], maps, records, strict=True):
+        assert saliency.dtype == np.float32 and len(np.unique(saliency)) > 256
+        for key in ("mae", "weighted_f", "s_measure", "e_measure", "f_mean", "iou_max"):
+            assert float(rows[name][key]) == pytest.approx(record[key], rel=1e-6), key
+        saved = np.asarray(Image.open(tmp_path / "maps" / "SYN-TE" / f"{name}.png"))
+        assert (saved == to_uint8(saliency)).all()
+    assert found["mae"] == pytest.approx(np.mean([record["mae"] for record in records]), rel=1e-6)
+    assert found["mae"] != metrics(tiny_run)["SYN-TE"]["mae"]
+    floors = json.loads((tmp_path / "floors.json").read_text())["SYN-TE"]
+    before = json.loads((tiny_run / "floors.json").read_text())["SYN-TE"]
+    assert floors["gaussian"]["mae"] != before["gaussian"]["mae"]
+    assert floors["gaussian"]["mae"] == pytest.approx(before["gaussian"]["mae"], abs=2e-3)
+    assert evaluate(tiny_run, tmp_path, *words) == 0  # maps that are there hold no floats: they are made again
+    assert metrics(tmp_path)["SYN-TE"] == found

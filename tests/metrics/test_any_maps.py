@@ -67,7 +67,8 @@ def plain(saliency: np.ndarray, mask: np.ndarray, protocol: str) -> tuple[np.nda
     grey = as_bytes(mask).astype(np.float64)
     blank = values.max() == 0
     if protocol == "saleval":
-        return values / max(values.max(), 1), grey / 255 >= 0.1, False
+        constant = values.min() == values.max()
+        return (values > 0) * 1.0 if constant else values / values.max(), grey / 255 >= 0.1, False
     if protocol == "pysod":
         levels = values / 255
         if levels.max() > levels.min():

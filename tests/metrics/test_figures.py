@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from tests.metrics.maps import Pair, a_mask, pairs
+from tests.metrics.oracle_pysod import pysod_scores
 
 from qefpn.errors import UserError
 from qefpn.metrics import SaliencyMetrics, choose, combine, saliency_scores
+from qefpn.metrics.counted import counted_values
 from qefpn.metrics.figures import COUNTED, GROUPS, PASSES, known_names
 
 with warnings.catch_warnings():
@@ -35,6 +37,52 @@ class ExactMSIoU(psm.MSIoU):
 
     def get_edge(self, mask: np.ndarray) -> np.ndarray:
         return super().get_edge(mask).astype(np.float64)
+
+
+def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator != 0)
+
+
+def _kappa(tp: Any, fp: Any, tn: Any, fn: Any) -> Any:
+    chance = _ratio((tp + fp) * (tp + fn) + (tn + fn) * (tn + tp), (tp + fp + tn + fn) ** 2)
+    return _ratio(_ratio(tp + tn, tp + fp + tn + fn) - chance, 1 - chance)
+
+
+def _f1(tp: Any, fp: Any, tn: Any, fn: Any) -> Any:
+    precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
+    return _ratio(2 * precision * recall, precision + recall)
+
+
+FORMULAS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
+    "iou": lambda tp, fp, tn, fn: _ratio(tp, tp + fp + fn),
+    "dice": lambda tp, fp, tn, fn: _ratio(2 * tp, tp + fn + tp + fp),
+    "f1": _f1,
+    "specificity": lambda tp, fp, tn, fn: _ratio(tn, tn + fp),
+    "fpr": lambda tp, fp, tn, fn: _ratio(fp, tn + fp),
+    "ber": lambda tp, fp, tn, fn: 1 - 0.5 * (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)),
+    "kappa": _kappa,
+    "overall_accuracy": lambda tp, fp, tn, fn: _ratio(tp + tn, tp + fp + tn + fn),
+}
+
+
+def test_compiled_figures_are_their_formulas() -> None:
+    rng = np.random.default_rng(96)
+    pixels = rng.integers(1, 5_000_000, 60)
+    positives = rng.integers(0, pixels + 1)
+    positives[:4], positives[4:8] = 0, pixels[4:8]
+    shares = np.sort(rng.random((60, 2, 258)), axis=2)
+    shares[::3, :, :40], shares[1::3, :, 200:] = 0, 1
+    whole = np.stack([pixels - positives, positives], axis=1)[..., None]
+    selected = np.rint(shares * whole).astype(np.int64)
+    fp, tp = selected[:, 0], selected[:, 1]
+    fn, tn = whole[:, 1] - tp, whole[:, 0] - fp
+    found = counted_values(COUNTED, selected, positives, pixels)
+    assert {*FORMULAS} == {*COUNTED}
+    for name, formula in FORMULAS.items():
+        expected = formula(tp, fp, tn, fn)
+        parts = (found[f"{name}_curve"], found[f"{name}_adaptive"][:, None], found[f"{name}_binary"][:, None])
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, rtol=0, atol=1e-12, err_msg=name)
+        assert expected.std() > 0.01
 
 
 def edge_cases() -> Iterator[Pair]:
@@ -112,12 +160,12 @@ def check(sample: list[Pair], oracle: Any, metrics: tuple[str, ...]) -> list[dic
 
 
 def test_from_the_histogram() -> None:
-    check([*pairs(150, seed=91), *edge_cases()], theirs, tuple(COUNTED))
+    check([*pairs(150, seed=91), *edge_cases()], theirs, COUNTED)
 
 
 @pytest.mark.slow
 def test_from_the_histogram_a_thousand_times() -> None:
-    check(list(pairs(1000, seed=92)), theirs, tuple(COUNTED))
+    check(list(pairs(1000, seed=92)), theirs, COUNTED)
 
 
 def test_in_passes_of_their_own() -> None:
@@ -208,38 +256,62 @@ def test_means_over_a_set() -> None:
     assert found["hce"].item() == pytest.approx(np.mean([record["hce"] for record in records]))
 
 
+def of_the_pool() -> list[Pair]:
+    return [*pairs(1000, seed=100), *edge_cases()]
+
+
 def run_rank(rank: int, start: int, stop: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    sample = [*pairs(30, seed=100), *edge_cases()]
     metric = SaliencyMetrics("pysod", metrics="all")
-    for _, saliency, mask in sample[start:stop]:
-        metric.update(saliency, mask)
+    share = of_the_pool()[start:stop]
+    for first in range(0, len(share), 9):
+        some = share[first : first + 9]
+        metric.update([s for _, s, _ in some], [m for _, _, m in some])
     torch.save(metric.compute(), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+OWN = {"biou", "mba", "binary_ratio"}  # which PySODMetrics does not have
+
+
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives_and_pysodmetrics(tmp_path: Path) -> None:
+    sample = of_the_pool()
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=run_rank, args=(*share, str(tmp_path))) for share in ((0, 0, 17), (1, 17, 90))]
+    shares = ((0, 0, 417), (1, 417, len(sample)))
+    processes = [context.Process(target=run_rank, args=(*share, str(tmp_path))) for share in shares]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(240)
-    assert [process.exitcode for process in processes] == [0, 0]
     alone = SaliencyMetrics("pysod", metrics="all")
-    sample = [*pairs(30, seed=100), *edge_cases()]
-    alone.update([s for _, s, _ in sample], [m for _, _, m in sample])
-    for rank in range(2):
-        got = torch.load(tmp_path / f"{rank}.pt")
-        for name, value in alone.compute().items():
+    records = alone.score_batch([s for _, s, _ in sample], [m for _, _, m in sample], curves=True)
+    oracle = [{**pysod_scores(s, m), **theirs(s, m), **theirs_of_passes(s, m)} for _, s, m in sample]
+    for process in processes:
+        process.join(500)
+    assert [process.exitcode for process in processes] == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    expected = alone.compute()
+    assert {*first} == {*second} == {*expected}
+    for name, value in expected.items():
+        for got in (first, second):
             torch.testing.assert_close(got[name], value, rtol=0, atol=0, equal_nan=True)
+    assert expected["images"].item() == len(sample) == 1060
+    for name in (*alone.figures.scores, *alone.figures.curves):
+        # where PySODMetrics fails on a picture, ours stands in
+        assert sum(name not in one for one in oracle) < (1061 if name in OWN else 250), name
+        values = np.array([one.get(name, record[name]) for one, record in zip(oracle, records, strict=True)])
+        mean = np.nanmean(values, axis=0)
+        # of a picture of one pixel E is 2^52: hence beside the bound some roundings
+        np.testing.assert_allclose(first[name].numpy(), mean, rtol=1e-14, atol=BOUND, err_msg=name)
+        if name in alone.figures.curves[2:]:
+            stem = name.removesuffix("_curve")
+            for kind, found in (("max", mean.max()), ("mean", mean.mean())):
+                assert first[f"{stem}_{kind}"].item() == pytest.approx(found, rel=1e-14, abs=BOUND), f"{stem}_{kind}"
 
 
 def test_what_can_be_asked_for() -> None:
     assert choose("sod") == choose([]) == choose(["mae", "e_mean", "f_max"])
-    assert choose("all").counted == tuple(COUNTED) and choose("all").passes == tuple(PASSES)
+    assert choose("all").counted == COUNTED and choose("all").passes == tuple(PASSES)
     assert choose(["iou", "iou_max", "f1_mean"]).counted == ("iou", "f1")
     assert choose(["si_f_curve"]).passes == ("si_f",) and choose("cod").counted == GROUPS["cod"]
     for name in known_names():

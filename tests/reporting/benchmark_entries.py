@@ -10,6 +10,7 @@ import numpy as np
 
 from qefpn.benchmark.entries import Entry
 from qefpn.data.layouts import Pair
+from qefpn.metrics.figures import CURVES
 from qefpn.metrics.scores import combine, saliency_scores
 
 DATASETS = ("ECSSD", "own")
@@ -52,13 +53,13 @@ def make(root: Path, pictures: int = PICTURES) -> tuple[list[Entry], dict[str, l
             names = list(paths)
             records: list[dict[str, Any]] = saliency_scores(maps, masks[:kept], names=names, curves=True)
             figures = combine(records)
-            curves = {key: [float(x) for x in figures[key]] for key in ("precision", "recall", "f_curve")}
+            curves = {key: [float(x) for x in figures[key]] for key in CURVES}
             entries.append(
                 Entry(
                     method=method,
                     dataset=dataset,
                     scores={key: value for key, value in figures.items() if isinstance(value, float)},
-                    **curves,
+                    curves=curves,
                     pictures=[{k: v for k, v in one.items() if not isinstance(v, list)} for one in records],
                     expected=pictures,
                     missing=[f"{pictures - 1}"] if kept < pictures else [],

@@ -72,7 +72,7 @@ def write_run(directory: Path, datasets: tuple[str, ...] = ("ECSSD", "synthetic"
     floors = {name: {"gaussian": figures(0.4), "untrained": figures(0.2)} for name in datasets}
     (directory / "floors.json").write_text(json.dumps(floors))
     ramp = np.linspace(0, 1, 256)
-    curve = {"precision": list(1 - ramp / 2), "recall": list(ramp), "f_curve": list(ramp / 2)}
+    curve = {"precision": list(1 - ramp / 2), "recall": list(ramp), "f_curve": list(ramp / 2), "e_curve": list(ramp)}
     (directory / "curves.json").write_text(json.dumps({n: dict.fromkeys(ENTRANTS, curve) for n in datasets}))
     write_csv(directory / "log.csv", log_rows())
     return directory

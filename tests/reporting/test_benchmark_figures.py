@@ -32,11 +32,12 @@ def test_curves_of_every_method_and_set(results: Results, tmp_path: Path) -> Non
     assert files[2].read_bytes().startswith(b"%PDF")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {path.name for path in files}  # no parts left
     svg = files[1].read_text(encoding="utf-8")
-    for words in ("ECSSD", "own", "Precision", "Recall", "Threshold", "sharp", "blurred", "A &lt;i&gt;", "†"):
+    words_of_all = ("ECSSD", "own", "Precision", "Recall", "Threshold", "E-measure", "sharp", "blurred", "A &lt;i&gt;")
+    for words in (*words_of_all, "†"):
         assert words in svg
-    # each colour: a line in four panels and one in the legend
+    # each colour: a line in six panels and one in the legend
     for style in method_styles(results[0]).values():
-        assert svg.count(f"stroke: {style.colour}") == 5
+        assert svg.count(f"stroke: {style.colour}") == 7
     image = cv2.imread(str(files[0]))
     assert image.shape[0] > 800 and image.shape[1] > 800 and image.std() > 5
 
@@ -47,7 +48,7 @@ def test_equal_results_give_equal_files(results: Results, tmp_path: Path) -> Non
 
 
 def test_no_curves_no_files(results: Results, tmp_path: Path) -> None:
-    bare = [dataclasses.replace(entry, precision=[], recall=[], f_curve=[]) for entry in results[0]]
+    bare = [dataclasses.replace(entry, curves={}) for entry in results[0]]
     assert draw_curves(bare, tmp_path) == [] and draw_curves([], tmp_path) == []
 
 
@@ -114,7 +115,7 @@ def test_maps_are_read_at_the_size_of_their_mask(results: Results, tmp_path: Pat
 
 
 def test_grid_of_the_pictures_where_methods_differ(results: Results, tmp_path: Path) -> None:
-    path = draw_grid(*results, tmp_path, None)
+    path, _ = draw_grid(*results, tmp_path, None)
     assert path == tmp_path / "grid.png" and (tmp_path / "grid.pdf").read_bytes().startswith(b"%PDF")
     image = cv2.imread(str(path))
     width = (2 + len(METHODS)) * 1.2 * 200
@@ -124,7 +125,7 @@ def test_grid_of_the_pictures_where_methods_differ(results: Results, tmp_path: P
 
 def test_grid_shows_picture_mask_and_map(results: Results, tmp_path: Path) -> None:
     entries, pairs = results
-    image = cv2.imread(str(draw_grid(entries, pairs, tmp_path, ["own/5"])))
+    image = cv2.imread(str(draw_grid(entries, pairs, tmp_path, ["own/5"])[0]))
     top = image.shape[0] - round((1.15 * 0.75 + 0.05) * 200)
     cells = [image[top + 20 : -20, round((0.02 + c * 1.2) * 200) :][:, 10:215] for c in range(5)]
     mask = cv2.imread(str(pairs["own"][5].mask), cv2.IMREAD_GRAYSCALE)
@@ -133,8 +134,8 @@ def test_grid_shows_picture_mask_and_map(results: Results, tmp_path: Path) -> No
 
 
 def test_named_pictures_in_their_order(results: Results, tmp_path: Path) -> None:
-    both = cv2.imread(str(draw_grid(*results, tmp_path, ["3"])))  # of both sets
-    one = cv2.imread(str(draw_grid(*results, tmp_path, ["ECSSD/3"])))
+    both = cv2.imread(str(draw_grid(*results, tmp_path, ["3"])[0]))  # of both sets
+    one = cv2.imread(str(draw_grid(*results, tmp_path, ["ECSSD/3"])[0]))
     assert both.shape[0] - one.shape[0] == pytest.approx((1.15 * 0.75 + 0.05) * 200, abs=3)
     with pytest.raises(UserError, match="no data set has a picture 'absent'"):
         draw_grid(*results, tmp_path, ["absent"])
@@ -143,7 +144,7 @@ def test_named_pictures_in_their_order(results: Results, tmp_path: Path) -> None
 def test_one_method_alone_and_nothing_at_all(results: Results, tmp_path: Path) -> None:
     entries, pairs = results
     alone = [entry for entry in entries if entry.method == METHODS[0] and entry.dataset == "ECSSD"]
-    image = cv2.imread(str(draw_grid(alone, pairs, tmp_path, None)))
+    image = cv2.imread(str(draw_grid(alone, pairs, tmp_path, None)[0]))
     assert image.shape[0] == pytest.approx(PICTURES * (1.15 * 0.75 + 0.05) * 200, rel=0.1)
     with pytest.raises(UserError, match="no grid"):
         draw_grid([], pairs, tmp_path, None)

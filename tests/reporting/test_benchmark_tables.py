@@ -14,21 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import false_discovery_control
 from tests.reporting.benchmark_entries import make
 
 from qefpn.benchmark.entries import Entry
+from qefpn.metrics.figures import known_names
 from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
 from qefpn.reporting.intervals import interval_table, rank_sentences, rank_table, sentences
 from qefpn.reporting.latex import latex
 from qefpn.reporting.published import load_published
-from qefpn.reporting.renderers import markdown, terminal
+from qefpn.reporting.renderers import markdown, terminal, terminals
 from qefpn.reporting.tables import beside, in_parts
 
 
 def entry(method: str, mae: float, max_f: float, *, scored: int = 10, dataset: str = "ECSSD") -> Entry:
     pictures = [{"name": str(i), "mae": mae, "weighted_f": max_f} for i in range(scored)]
     scores = {"mae": mae, "max_f": max_f, "weighted_f": max_f}
-    return Entry(method, dataset, scores, [], [], [], pictures, 10, [], [], [], {}, {})
+    return Entry(method, dataset, scores, {}, pictures, 10, [], [], [], {}, {})
 
 
 ENTRIES = [
@@ -84,7 +86,10 @@ def test_forms(tmp_path: Path) -> None:
     assert all(float(row["mae"]) == one.scores["mae"] for row, one in zip(table, entries, strict=True))
 
     data = json_benchmark(entries, "f3net")
-    assert data["results"][0]["f_curve"] == entries[0].f_curve and data["thresholds"][0] == 255
+    assert (
+        all(data["results"][0][key] == values for key, values in entries[0].curves.items())
+        and data["thresholds"][0] == 255
+    )
 
 
 def test_latex_rows_have_one_length_and_marks(tmp_path: Path) -> None:
@@ -110,6 +115,24 @@ def test_many_figures_are_set_in_several_tables() -> None:
     assert len(in_parts([])) == 1 and benchmark_tables(entries)[0].columns[-1].better == "low"
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_terminal_of_any_width_cuts_no_figure(width: int) -> None:
+    everything = {name: 0.25 + i / 1000 for i, name in enumerate(known_names()) if not name.endswith("_curve")}
+    entries = [dataclasses.replace(one, scores=one.scores | everything) for one in ENTRIES]
+    near = [{"dataset": "ECSSD", "next": "b", "metric": key, "apart": False} for key in everything]
+    tables = benchmark_tables(entries, load_published(), ranks=near)
+    stream = io.StringIO()
+    parts = terminals(tables, width)
+    for part in parts:
+        Console(file=stream, width=width).print(part)
+    lines = stream.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines) and "…" not in stream.getvalue()
+    assert sum(line.strip().startswith("d  ") for line in lines) == len(parts) > 1
+    printed = " ".join(lines).split()
+    assert all(printed.count(column.text(entries[3].scores[column.key])) for column in tables[0].columns)
+    assert printed.count("≈") >= len(tables[0].columns)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: LaTeX is not compiled")
 def test_latex_compiles(tmp_path: Path) -> None:
@@ -132,7 +155,7 @@ def method(name: str, shift: float, seed: int = 0) -> Entry:
          "s_measure": 0.0, "e_measure": 0.0} for i in range(80)
     ]  # fmt: skip
     scores = {"weighted_f": float(np.mean([row["weighted_f"] for row in rows]))}
-    return Entry(name, "X", scores, [], [], [], rows, 80, [], [], [], {}, {})
+    return Entry(name, "X", scores, {}, rows, 80, [], [], [], {}, {})
 
 
 def test_intervals() -> None:
@@ -154,6 +177,8 @@ def test_false_discoveries_are_controlled_over_methods() -> None:
     q = [min(p[k] * 12 / (k + 1) for k in range(i, 12)) for i in range(12)]
     assert sorted(row["q_value"] for row in rows) == pytest.approx([min(1, one) for one in q])
     assert all(row["q_value"] >= row["p_value"] for row in rows)
+    by_scipy = false_discovery_control([row["p_value"] for row in rows])
+    assert [row["q_value"] for row in rows] == pytest.approx(by_scipy.tolist(), rel=1e-14)
 
 
 def test_among_equal_methods_no_rank_is_told_apart_more_often_than_is_said() -> None:
@@ -185,3 +210,40 @@ def test_a_method_with_missing_maps_has_a_place_in_no_order() -> None:
     (row,) = [row for row in rows if row["method"] == "part"]
     assert row["best"] == "good" and row["q_value"] == "" and row["difference"] > 0
     assert {row["method"] for row in rank_table([method("good", 0.1), method("bad", 0.0), part], 300)} == {"good"}
+
+
+def test_figures_that_are_not_told_from_the_one_above_are_marked() -> None:
+    entries = [method("near", 0.099), method("far", -0.3), method("first", 0.1), method("last", -0.6)]
+    ranks_found = rank_table(entries, 500)
+    (close,) = {row["next"] for row in ranks_found if not row["apart"]}
+    (table,) = benchmark_tables(entries, ranks=ranks_found)
+    marked = {row.label for row in table.rows if row.cells["weighted_f"].mark}
+    assert marked == {close} and close in ("near", "first")
+    said = "≈ not told from the figure of the method ranked just above it"
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(terminal([table]))
+    figure = f"{dict((e.method, e) for e in entries)[close].scores['weighted_f']:.3f}"
+    assert f"{figure} ≈" in stream.getvalue() and said in " ".join(stream.getvalue().split())
+    text = markdown([table])
+    assert f"{figure}** ≈ |" in text and said in text and text.count("≈") == 2
+    assert r"\,$\approx$" in latex(beside([table, table]))
+    assert latex(beside([table])).count(r"$\approx$") == 2
+    (plain,) = benchmark_tables(entries)
+    assert not plain.remarks and "≈" not in markdown([plain])
+
+
+def test_every_f_and_e_says_which() -> None:
+    figures = {"mean_f": 0.1, "mean_curve_f": 0.2, "max_f": 0.3, "e_measure": 0.4, "mean_e": 0.5, "max_e": 0.6}
+    aliases = {"f_adaptive": 0.1, "f_mean": 0.2, "f_max": 0.3, "e_adaptive": 0.4, "e_mean": 0.5, "e_max": 0.6}
+    entries = [dataclasses.replace(one, scores=one.scores | figures | aliases) for one in ENTRIES[:2]]
+    tables = benchmark_tables(entries)
+    heads = {column.head.replace(".", "") for column in tables[0].columns}
+    assert heads >= {f"{of} {which} ↑" for of in "FE" for which in ("adapt", "mean", "max")}
+    assert "adaptive" not in heads and len(tables[0].columns) == 2 + 6  # one column a figure, MAE and weighted F beside
+    assert all(column.head.split()[0] != "E" or len(column.head.split()) == 3 for column in tables[0].columns)
+    text = latex(beside(tables))
+    for of, sign in (("F", r"\beta"), ("E", r"\xi")):
+        for which in (r"{\mathrm{adp}}", r"{\mathrm{mean}}", r"{\max}"):
+            assert f"${of}_{sign}^{which}$$\\uparrow$" in text
+    rows = list(csv.DictReader(io.StringIO(csv_benchmark(entries))))
+    assert all(float(rows[0][key]) == value for key, value in (figures | aliases).items())

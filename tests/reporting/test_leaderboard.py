@@ -131,11 +131,16 @@ def test_the_figures_of_every_method(page: Path, results: Results) -> None:
         f = points(text, entry.dataset, "F-measure over the threshold", entry.method)
         pr = points(text, entry.dataset, "Precision over recall", entry.method)
         own = [e for e in results[0] if e.dataset == entry.dataset]
-        floor, low, left = (axis_floor(getattr(e, key) for e in own) for key in ("f_curve", "precision", "recall"))
-        on_axes = (np.array(entry.precision) >= low) & (np.array(entry.recall) >= left)
+        floor, low, left = (axis_floor(e.curves[key] for e in own) for key in ("f_curve", "precision", "recall"))
+        on_axes = (np.array(entry.curves["precision"]) >= low) & (np.array(entry.curves["recall"]) >= left)
         for drawn, x, y, inside in (
-            (f / (255, 1), np.arange(255, -1, -1) / 255, entry.f_curve, np.array(entry.f_curve) >= floor),
-            (pr, entry.recall, entry.precision, on_axes),
+            (
+                f / (255, 1),
+                np.arange(255, -1, -1) / 255,
+                entry.curves["f_curve"],
+                np.array(entry.curves["f_curve"]) >= floor,
+            ),
+            (pr, entry.curves["recall"], entry.curves["precision"], on_axes),
         ):  # every point that is on the axes is drawn, where it is
             wanted = np.stack([x, y], 1)[inside]
             assert len(wanted) > 100
@@ -323,7 +328,7 @@ def test_the_address_sorts_filters_and_hides(browse: Callable[..., Dom], results
     own = {entry.method: entry.scores["mae"] for entry in results[0] if entry.dataset == "ECSSD"}
     assert dom.methods() == sorted(own, key=lambda name: -own[name])
     assert all(len(cells) == 2 for _, _, cells in dom.rows)
-    assert dom.heads == {"Method": "none", "ECSSD: MAE": "descending", "ECSSD: max E": "none"}
+    assert dom.heads == {"Method": "none", "ECSSD: MAE": "descending", "ECSSD: E max": "none"}
     assert browse("method=SHARP").methods() == ["sharp"]
 
 
@@ -350,10 +355,10 @@ def test_a_misprint_sorts_as_its_right_figure(browse: Callable[..., Dom]) -> Non
 
 @browser_test
 def test_clicking_heads_and_typing(browse: Callable[..., Dom]) -> None:
-    click = 'document.querySelector("[aria-label=\\"own: max F\\"] button").click();'
-    assert browse(script=click).heads["own: max F"] == "descending"
+    click = 'document.querySelector("[aria-label=\\"own: F max\\"] button").click();'
+    assert browse(script=click).heads["own: F max"] == "descending"
     dom = browse(script=click + click)
-    assert dom.heads["own: max F"] == "ascending" and dom.heads["ECSSD: MAE"] == "none"
+    assert dom.heads["own: F max"] == "ascending" and dom.heads["ECSSD: MAE"] == "none"
     typed = 'byId("filter").value = "blur"; byId("filter").dispatchEvent(new Event("input"));'
     dom = browse(script=typed + "document.body.append(location.hash);")
     assert dom.methods() == ["blurred"] and "#sort=ECSSD:mae&amp;asc&amp;method=blur" in dom.text

@@ -72,7 +72,11 @@ def test_a_complete_run(make_run: Make) -> None:
     assert {f"#{section}" for section in SECTIONS} <= set(page.references)  # table of contents
     for title in ("Loss", "Validation", "Learning rate", "Solver steps", "Relative residual"):
         assert f"<figcaption>{title}</figcaption>" in text
-    for title in ("ECSSD: precision over recall", "synthetic: F-measure over the threshold"):
+    for title in (
+        "ECSSD: precision over recall",
+        "synthetic: F-measure over the threshold",
+        "ECSSD: E-measure over the threshold",
+    ):
         assert f'aria-label="{title}"' in text
     for words in ("broyden (max_steps 8, rtol 0.001)", "quasi (p 5e-07)", "6 of 1,000 pictures"):
         assert words in page.text

@@ -108,7 +108,7 @@ def test_notes_say_where_a_difference_is_smaller_than_the_spread(tmp_path: Path)
     report = build_report(write_solver_sweep(tmp_path / "sweep"), load_published())
     notes = " ".join(report.blocks[0].table.notes)
     same = "the difference is smaller than the seeds' spread between equilibrium and quasi."
-    assert f"MAE, mean F, weighted F, max F, S: {same}" in notes
+    assert f"MAE, F adapt., weighted F, F max, S: {same}" in notes
     assert "ours of SYN-TE" in notes  # the paper's are of another set
     assert "unroll 1 and no pyramid" not in notes
     single = build_report(write_solver_sweep(tmp_path / "single", seeds=1), load_published())

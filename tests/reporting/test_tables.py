@@ -123,7 +123,7 @@ def test_markdown() -> None:
     text = markdown(run_tables({"a|b": RUN, "DUTS-TE": RUN}, {"a|b": {"gaussian": FLOOR}}, load_published()))
     lines = text.splitlines()
     assert lines[0] == r"**a\|b** (300 pictures)"
-    assert lines[2] == "| method | MAE ↓ | mean F ↑ | weighted F ↑ | max F ↑ | S ↑ |"
+    assert lines[2] == "| method | MAE ↓ | F adapt. ↑ | weighted F ↑ | F max ↑ | S ↑ |"
     assert lines[3] == "| --- | ---: | ---: | ---: | ---: | ---: |"
     assert lines[4] == "| This run | **0.031** | **0.800** | **0.920** | **0.970** | 0.500 |"
     assert "| F3Net (2020) | 0.035 | 0.791¹ | 0.835 | 0.891 | 0.888 |" in lines

@@ -19,6 +19,8 @@ import torch
 
 from qefpn import QEFPN, SaliencyDataModule, SaliencyModule, load_model
 from qefpn.cli import main
+from qefpn.errors import UserError
+from qefpn.metrics import combine, saliency_scores
 from qefpn.training.module import Warmup
 from qefpn.training.optimizers import adamw
 
@@ -91,6 +93,22 @@ def test_fit_validate_test_and_predict(devices: int, tmp_path: Path, drawn: Path
     assert given.options == network().options
     again = trainer(tmp_path / "again").test(SaliencyModule(given, image_size=64), data_of(drawn), verbose=False)
     assert {key: again[0][f"SYN-TE/{key}"] for key in SCORES} == scores  # to the last bit
+
+
+def test_a_test_measures_what_is_asked_for(tmp_path: Path, drawn: Path) -> None:
+    module, data, asked = SaliencyModule(network(), image_size=64), data_of(drawn), ("iou", "biou")
+    module.tests_for = asked
+    run = trainer(tmp_path)
+    (tested,) = run.test(module, data, verbose=False)
+    (maps,) = run.predict(module, data)
+    (batch,) = data.test_dataloader()[0]
+    expected = combine(saliency_scores(maps, list(batch["mask"]), curves=True, metrics=asked), metrics=asked)
+    for key in ("mae", "f_mean", "e_max", "iou_adaptive", "iou_binary", "iou_mean", "iou_max", "biou"):
+        assert module.test_scores["SYN-TE"][key].item() == pytest.approx(expected[key], rel=1e-12), key
+        assert tested[f"SYN-TE/{key}"] == pytest.approx(expected[key], rel=1e-6), key  # what Lightning logs is float32
+    module.tests_for = "iuo"
+    with pytest.raises(UserError, match="there is no metric 'iuo'; did you mean 'iou'"):
+        run.test(module, data, verbose=False)
 
 
 def test_parts_are_objects(tmp_path: Path, drawn: Path) -> None:

@@ -15,7 +15,8 @@ from tests.training.records import history, read_events, wandb_records
 
 from qefpn import QEFPN, SaliencyDataModule
 from qefpn.losses import edges
-from qefpn.training.evaluation import CURVES, SUMMARY
+from qefpn.metrics.figures import CURVES
+from qefpn.training.evaluation import SUMMARY
 from qefpn.training.module import SaliencyModule, Warmup
 from qefpn.training.pictures import LONGEST, ShowPictures, chosen_places, make_panel, side_by_side
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from qefpn.benchmark.score_cache import Outcome, ScoreCache, code_version, content_hash
 from qefpn.data.layouts import Pair
 from qefpn.data.reading import read_image, read_mask
 from qefpn.data.workers import cpu_count, mapped
@@ -135,11 +137,12 @@ def lab_contrast(picture: Array, inside: Array) -> float | None:
         inside = cv2.resize(inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     lab = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2LAB)  # 8 bits: L is 0..255, a and b + 128
     weight = np.array(LAB_BINS, np.int64)
-    bins = (lab.astype(np.int64) * weight) // 256
-    codes = (bins[..., 0] * weight[1] + bins[..., 1]) * weight[2] + bins[..., 2]
     length = int(np.prod(weight))
-    selected = inside.astype(bool)
-    object_, background = (np.bincount(codes[part], minlength=length) for part in (selected, ~selected))
+    codes = length * (inside > 0)
+    for channel, number in enumerate(weight):
+        stride = np.prod(weight[channel + 1 :], dtype=np.int64)
+        codes += (np.arange(256) * number // 256 * stride)[lab[..., channel]]
+    background, object_ = np.bincount(codes.ravel(), minlength=2 * length).reshape(2, length)
     if not object_.sum() or not background.sum():
         return None
     o, b = object_ / object_.sum(), background / background.sum()
@@ -160,8 +163,29 @@ def _read_attributes(pair: Pair) -> Attributes | None:
     return picture_attributes(mask, picture)
 
 
+def _attributes(pairs: Sequence[Pair], cache: ScoreCache | None) -> dict[str, Attributes]:
+    """Name → what the picture is like, of those with a readable mask."""
+    keys: dict[str, bytes] = {}
+    found: dict[str, Attributes] = {}
+    if cache is not None:
+        cache.ask_for([file for pair in pairs for file in (pair.mask, pair.image) if file])
+        for pair in pairs:
+            with contextlib.suppress(OSError):
+                picture = cache.hash_of(pair.image) if pair.image else b""
+                keys[pair.name] = content_hash(b"attributes" + cache.hash_of(pair.mask) + picture + code_version())
+        for name, outcome in zip(keys, cache.get_all(list(keys.values())), strict=True):
+            if outcome is not None:
+                found[name] = Attributes(**outcome.record)
+    rest = [pair for pair in pairs if pair.name not in found]
+    read = mapped(_read_attributes, rest, cpu_count())  # decoding and OpenCV release the interpreter
+    new = {pair.name: one for pair, one in read if one is not None}
+    if cache is not None:
+        cache.put((keys[name], Outcome(asdict(one))) for name, one in new.items() if name in keys)
+    return found | new
+
+
 def attribute_table(
-    entries: Sequence[Entry], pairs_by_dataset: Mapping[str, Sequence[Pair]]
+    entries: Sequence[Entry], pairs_by_dataset: Mapping[str, Sequence[Pair]], cache: ScoreCache | None = None
 ) -> list[dict[str, str | int | float]]:
     """Every method's results, split by what the pictures are like.
 
@@ -171,6 +195,7 @@ def attribute_table(
     Args:
         entries: the methods' results.
         pairs_by_dataset: the pictures and masks of each data set.
+        cache: of what pictures are like, by their content.
 
     Returns:
         rows ``{method, dataset, attribute, group, images, mae, mean_f, weighted_f, s_measure, e_measure}``, methods
@@ -184,8 +209,7 @@ def attribute_table(
         own = [entry for entry in entries if entry.dataset == dataset]
         scored = {str(row["name"]) for entry in own for row in entry.pictures}
         pairs = [pair for pair in pairs_by_dataset.get(dataset, ()) if pair.name in scored]
-        read = mapped(_read_attributes, pairs, cpu_count())  # decoding and OpenCV release the interpreter
-        groups = {pair.name: tuple(found.groups.values()) for pair, found in read if found is not None}
+        groups = {name: tuple(found.groups.values()) for name, found in _attributes(pairs, cache).items()}
         for place, (attribute, names) in enumerate(GROUPS.items()):
             if attribute == "contrast" and not any(pair.image for pair in pairs):
                 continue  # masks alone: there are no colours

@@ -18,8 +18,8 @@ class Entry:
         method, dataset: their names.
         scores: figures of the set by the keys of metrics.json, without ``images``: means over the pictures that
             were scored.
-        precision, recall, f_curve, e_curve: of the set, 256 values in [0, 1], index 0 = threshold 255; empty where no
-            picture was scored.
+        curves: of the set, ``precision``, ``recall``, ``f_curve``, ``e_curve`` and those asked for beside, 256 values
+            each, index 0 = threshold 255; empty where no picture was scored.
         pictures: rows of scores.csv: ``name`` and the scores of one picture.
         expected: pictures of the data set; ``len(pictures)`` of them were scored.
         missing: names of pictures without a map.
@@ -30,14 +30,13 @@ class Entry:
         notes: remarks on how maps were read (names of pictures by remark), for example 16-bit ones.
         resampled: figure → itself over resamples of the set, the same ones for every method; empty where none were
             asked for.
+        key: stands for what was scored and how: the maps' and masks' content, protocol, figures, code.
     """
 
     method: str
     dataset: str
     scores: dict[str, float]
-    precision: list[float]
-    recall: list[float]
-    f_curve: list[float]
+    curves: dict[str, list[float]]
     pictures: list[dict[str, Any]]
     expected: int
     missing: list[str]
@@ -46,8 +45,8 @@ class Entry:
     failed: dict[str, str]
     maps: dict[str, Path | ZipMember]
     notes: dict[str, list[str]] = field(default_factory=dict)
-    e_curve: list[float] = field(default_factory=list)
     resampled: dict[str, Resampled] = field(default_factory=dict)
+    key: bytes = b""
 
     @property
     def complete(self) -> bool:

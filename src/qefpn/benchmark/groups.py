@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qefpn.benchmark.attributes import SCORES, means_over
 from qefpn.benchmark.entries import Entry
+from qefpn.data.layouts import Pair
 from qefpn.errors import UserError
 
 ALL = "mean of the groups"
+
+
+def check_groups(pairs_by_dataset: Mapping[str, Sequence[Pair]]) -> None:
+    """Refuse to compute means of groups where there are none.
+
+    Raises:
+        UserError: no data set has pictures in folders.
+    """
+    if not any("/" in pair.name for pairs in pairs_by_dataset.values() for pair in pairs):
+        raise UserError(
+            "groups=true: no data set has its pictures in folders (bear/12.png), a group each; leave it out"
+        )
 
 
 def group_table(entries: Sequence[Entry]) -> list[dict[str, str | int | float]]:
@@ -23,9 +36,6 @@ def group_table(entries: Sequence[Entry]) -> list[dict[str, str | int | float]]:
     Returns:
         rows ``{dataset, method, group, images, mae, mean_f, weighted_f, s_measure, e_measure}``, the last row of a
         method and data set with the group :data:`ALL`; data sets without folders have no rows.
-
-    Raises:
-        UserError: no data set has pictures in folders.
     """
     rows: list[dict[str, str | int | float]] = []
     for entry in entries:
@@ -44,8 +54,4 @@ def group_table(entries: Sequence[Entry]) -> list[dict[str, str | int | float]]:
             values = [means[key] for means in of_groups.values() if not math.isnan(means[key])]
             total[key] = math.fsum(values) / len(values) if values else math.nan
         rows.append({**head, "group": ALL, **total})
-    if not rows:
-        raise UserError(
-            "groups=true: no data set has its pictures in folders (bear/12.png), a group each; leave it out"
-        )
     return rows

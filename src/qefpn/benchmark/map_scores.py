@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from qefpn.benchmark.entries import Entry
 from qefpn.benchmark.maps import MapFolder, match_maps, read_map
-from qefpn.benchmark.score_cache import Outcome, ScoreCache, score_key
+from qefpn.benchmark.score_cache import Outcome, ScoreCache, content_hash, pack, score_key
 from qefpn.data.contents import label_values
-from qefpn.data.files import PictureFile, ZipMember
+from qefpn.data.files import PictureFile, ZipMember, file_key
 from qefpn.data.layouts import Pair
 from qefpn.data.reading import read_mask
 from qefpn.data.workers import cpu_count, mapped
@@ -59,22 +59,28 @@ class _Task:
     unreadable: dict[str, str]
 
 
+@lru_cache(4)
+def _read_mask(file: PictureFile, _content: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], str]:
+    """A mask, and what is wrong with it if it is a label map; kept for the other methods' maps of the picture."""
+    truth = read_mask(file)
+    return truth, label_values(truth) or ""
+
+
 def score_map(file: PictureFile, mask: PictureFile, protocol: str, metrics: Figures = SOD) -> Outcome:
     """Score one map against its mask; what is wrong with either is the outcome's failure, not an exception."""
     try:
-        truth = read_mask(mask)
-        labels = label_values(truth)
+        truth, labels = _read_mask(mask, file_key(mask))
         if labels:
             return Outcome(failure=f"its mask is a label map ({labels})")
-        saliency, remark = read_map(file)
+        saliency, remark = read_map(file, quantize=metrics.quantize)
         record = saliency_scores(saliency, truth, protocol, curves=True, metrics=metrics)
     except (UserError, OSError, ValueError, MemoryError) as error:
         return Outcome(failure=str(error).splitlines()[0] if str(error) else type(error).__name__)
     return Outcome(record, saliency.shape != truth.shape, remark)
 
 
-def _score_jobs(jobs: Sequence[Job], protocol: str, metrics: Figures) -> list[tuple[bytes, Outcome]]:
-    return [(key, score_map(file, mask, protocol, metrics)) for key, file, mask in jobs]
+def _score_jobs(jobs: Sequence[Job], protocol: str, metrics: Figures) -> list[tuple[bytes, bytes]]:
+    return [(key, pack(score_map(file, mask, protocol, metrics))) for key, file, mask in jobs]
 
 
 def _one_thread() -> None:
@@ -106,7 +112,7 @@ def score_folders(
     pairs_by_dataset: dict[str, Sequence[Pair]],
     *,
     protocol: str,
-    metrics: str | Sequence[str] = "sod",
+    metrics: str | Sequence[str] | Figures = "sod",
     cache: ScoreCache,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -159,7 +165,11 @@ def _find_keys(tasks: Sequence[_Task], protocol: str, figures: Figures, cache: S
         names = sorted(task.maps)
         for some in (names[first : first + _HASHED] for first in range(0, len(names), _HASHED)):
             files = [(task.maps[name], masks[name]) for name in some]
-            for name, (_, found) in zip(some, mapped(key_of, files, 2 * cpu_count()), strict=True):
+            cache.ask_for([file for pair in files for file in pair])
+            unknown = [pair for pair in files if None in map(cache.known_hash, pair)]
+            read = dict(mapped(key_of, unknown, 2 * cpu_count()))  # reading and hashing release the interpreter
+            for name, pair in zip(some, files, strict=True):
+                found = read[pair] if pair in read else key_of(pair)
                 if isinstance(found, bytes):
                     task.keys[name] = found
                 else:
@@ -172,11 +182,11 @@ def _find_keys(tasks: Sequence[_Task], protocol: str, figures: Figures, cache: S
 def _open_jobs(tasks: Sequence[_Task], cache: ScoreCache) -> list[Job]:
     jobs: dict[bytes, Job] = {}
     for task in tasks:
-        masks = {pair.name: pair.mask for pair in task.pairs}
+        masks, known = {pair.name: pair.mask for pair in task.pairs}, cache.has(list(task.keys.values()))
         for name, key in task.keys.items():
-            if key not in jobs and not cache.has(key):
+            if key not in jobs and key not in known:
                 jobs[key] = (key, task.maps[name], masks[name])
-    return list(jobs.values())
+    return sorted(jobs.values(), key=lambda job: str(job[2]))  # a mask is read once for all methods
 
 
 def _run(jobs: Sequence[Job], protocol: str, figures: Figures, cache: ScoreCache, workers: int, tell: Progress) -> None:
@@ -218,8 +228,8 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resa
     failed, notes = dict(task.unreadable), dict[str, list[str]]()
 
     def records() -> Iterator[dict[str, Any]]:
-        for name in sorted(task.keys):
-            outcome = cache.get(task.keys[name])
+        names = sorted(task.keys)
+        for name, outcome in zip(names, cache.get_all([task.keys[name] for name in names]), strict=True):
             if outcome is None:
                 failed[name] = "its scores are gone from the cache"
                 continue
@@ -245,10 +255,7 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resa
         method=task.folder.method,
         dataset=task.folder.dataset,
         scores={key: float(value) for key, value in found.items() if isinstance(value, float)},
-        precision=[float(value) for value in found.get("precision", ())],
-        recall=[float(value) for value in found.get("recall", ())],
-        f_curve=[float(value) for value in found.get("f_curve", ())],
-        e_curve=[float(value) for value in found.get("e_curve", ())],
+        curves={key: found[key].tolist() for key in figures.curves if key in found},
         pictures=rows,
         expected=len(task.pairs),
         missing=task.missing,
@@ -256,6 +263,7 @@ def _entry(task: _Task, protocol: str, figures: Figures, cache: ScoreCache, resa
         resized=resized,
         failed=failed,
         maps=task.maps,
+        key=content_hash(repr((sorted(task.keys.items()), task.missing, task.extra, failed)).encode()),
         notes=notes,
         resampled={} if curves is None or not rows else _resampled(task, rows, curves, protocol, figures, resamples),
     )

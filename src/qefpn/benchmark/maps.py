@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from qefpn.data.archives import archive_stem, unpack_first
-from qefpn.data.files import PictureFile, Tree, ZipMember, open_tree
+from qefpn.data.files import PictureFile, Tree, ZipMember, open_tree, read_bytes
 from qefpn.data.layouts import Pair
 from qefpn.data.pairing import by_name, match_names
 from qefpn.data.reading import decode
 from qefpn.data.registry import normalize_name, official
 from qefpn.errors import UserError
+from qefpn.metrics.inputs import as_saved, to_uint8
 from qefpn.text import one_line
 
 __all__ = ["FoundMaps", "MapFolder", "find_maps", "match_maps", "read_map"]
+
+ARRAYS = (".npy", ".npz")
+"""How files of NumPy's end, in which maps may be beside pictures' formats; an .npz holds one array."""
 
 _MAX_DEPTH = 2
 """How far below the root the folders of methods and data sets may lie."""
@@ -47,8 +54,9 @@ class MapFolder:
 
     @property
     def others(self) -> list[str]:
-        """Files there that are no pictures by their names, relative to it."""
-        return [path[len(self.inside) :] for path in self.tree.others if path.startswith(self.inside)]
+        """Files there that are no maps by their names, relative to it."""
+        others = (path for path in self.tree.others if not path.lower().endswith(ARRAYS))
+        return [path[len(self.inside) :] for path in others if path.startswith(self.inside)]
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,10 @@ class FoundMaps:
     twice: list[str] = field(default_factory=list)
 
 
+def _map_files(tree: Tree) -> list[str]:
+    return [*tree.pictures, *(path for path in tree.others if path.lower().endswith(ARRAYS))]
+
+
 def _key(name: str) -> str:
     known = official(name)
     return normalize_name(known.name if known else name)
@@ -84,7 +96,7 @@ class _Place:
     @property
     def pictures(self) -> list[str]:
         """Files at any depth, relative to it."""
-        return [path[len(self.inside) :] for path in self.tree.pictures if path.startswith(self.inside)]
+        return [path[len(self.inside) :] for path in _map_files(self.tree) if path.startswith(self.inside)]
 
     @property
     def is_direct(self) -> bool:
@@ -220,7 +232,7 @@ def match_maps(folder: MapFolder | str | Path, pairs: Sequence[Pair]) -> FoundMa
 
 
 def _match(tree: Tree, inside: str, pairs: Sequence[Pair], affixes: tuple[str, str] = ("", "")) -> FoundMaps:
-    files, twice = by_name([path for path in tree.pictures if path.startswith(inside)], inside, lossy_first=False)
+    files, twice = by_name([path for path in _map_files(tree) if path.startswith(inside)], inside, lossy_first=False)
     strangers: list[str] = []
     if any(affixes):
         files, strangers = _without(files, affixes)
@@ -247,22 +259,25 @@ def _without(files: Mapping[str, str], affixes: tuple[str, str]) -> tuple[dict[s
     return kept, strangers
 
 
-def read_map(file: PictureFile | bytes) -> tuple[npt.NDArray[np.uint8], str]:
-    """Read a saliency map as uint8 (H, W), and say what about it is unusual.
+def read_map(file: PictureFile | bytes, *, quantize: bool = True) -> tuple[npt.NDArray[Any], str]:
+    """Read a saliency map as (H, W), and say what about it is unusual.
 
     Grey values are taken as they are. Colour becomes luminance (a grey map saved as RGB keeps its values); of a
-    cut-out, whose alpha is not the same everywhere, alpha is the map. 16 bits and floats in [0, 1] are scaled to 8
-    bits.
+    cut-out, whose alpha is not the same everywhere, alpha is the map. 16 bits and floats in [0, 1], of a TIFF, an
+    ``.npy`` or an ``.npz`` of one array, are scaled to 8 bits, or with ``quantize=False`` stay as they are.
 
     Returns:
-        the map, and a remark such as ``"16-bit"`` or ``"colour, read as luminance"``, empty for plain 8-bit maps.
+        the map, uint8 or float in [0, 1], and a remark such as ``"16-bit"`` or ``"colour, read as luminance"``, empty
+        for plain 8-bit maps.
 
     Raises:
-        UserError: missing, no picture, or truncated.
+        UserError: missing, no map, truncated, or with values that no map has.
     """
+    if not isinstance(file, bytes) and str(file).lower().endswith(ARRAYS):
+        return _from_array(file, quantize)
     image = decode(file)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return _from_deep(np.asarray(image))
+        return _from_deep(np.asarray(image), quantize)
     if image.mode == "1":
         return np.asarray(image.convert("L")), ""
     if image.mode == "L" and "transparency" not in image.info:
@@ -282,13 +297,32 @@ def read_map(file: PictureFile | bytes) -> tuple[npt.NDArray[np.uint8], str]:
     return np.array(Image.fromarray(rgb).convert("L")), f"{colour}; {remark}" if remark else colour
 
 
-def _from_deep(values: np.ndarray) -> tuple[npt.NDArray[np.uint8], str]:
+def _from_deep(values: np.ndarray, quantize: bool) -> tuple[npt.NDArray[Any], str]:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise UserError("the map holds NaN or infinity")
-        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-        return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8), "floats, scaled to 8 bits"
-    wide = np.clip(values.astype(np.int64), 0, 65535)
+        scale = 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
+        levels = np.clip(values / scale, 0, 1)
+        return (to_uint8(levels), "floats, scaled to 8 bits") if quantize else (levels, "floats, as they are")
+    wide = np.clip(values.astype(np.int64), 0, 65535).astype(np.uint16)
     if wide.max(initial=0) <= 255:
         return wide.astype(np.uint8), "16-bit file with 8-bit values"
-    return ((wide + 128) // 257).astype(np.uint8), "16-bit, scaled to 8 bits"
+    return (to_uint8(wide), "16-bit, scaled to 8 bits") if quantize else (as_saved(wide), "16-bit, as they are")
+
+
+def _from_array(file: PictureFile, quantize: bool) -> tuple[npt.NDArray[Any], str]:
+    try:
+        found = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile):
+            if len(found.files) != 1:
+                raise UserError(f"{file} holds {len(found.files)} arrays ({', '.join(found.files[:4])}); save the map")
+            found = found[found.files[0]]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} holds no array that can be read ({error})") from None
+    array = np.asarray(found).squeeze()
+    if array.ndim != 2:
+        raise UserError(f"{file} has the shape {np.shape(found)}; a map is (H, W)")
+    saved = as_saved(array, f"map {file}", quantize=quantize)
+    if saved.dtype == np.uint8:
+        return np.ascontiguousarray(saved), ""
+    return (to_uint8(saved), "floats, scaled to 8 bits") if quantize else (saved, "floats, as they are")

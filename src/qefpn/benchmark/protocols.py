@@ -42,13 +42,14 @@ _SAME = 5e-4
 
 
 def partings(
-    by_protocol: Mapping[str, Sequence[Entry]], pairs: Mapping[str, Sequence[Pair]]
+    by_protocol: Mapping[str, Sequence[Entry]], pairs: Mapping[str, Sequence[Pair]], quantize: bool = True
 ) -> list[dict[str, str | float | int]]:
     """Where protocols part, a row a data set, method, figure and protocol other than the first.
 
     Args:
         by_protocol: of each protocol's name, its entries, in one order.
         pairs: the pictures and masks of each data set.
+        quantize: whether maps were scored as 8-bit ones.
 
     Returns:
         rows ``{dataset, method, metric, protocol, value, first, difference, pictures, picture, of_picture, why}``:
@@ -78,7 +79,7 @@ def partings(
                     row |= {"picture": picture, "of_picture": apart[picture]}
                     if _size(apart[picture]) > 1e-9:
                         files = entry.maps[picture], masks[picture]
-                        row["why"] = _why(files, PROTOCOLS[names[0]], PROTOCOLS[name], metric)
+                        row["why"] = _why(files, PROTOCOLS[names[0]], PROTOCOLS[name], metric, quantize)
                 if metric == "max_f" and PROTOCOLS[name].curve_of_means != PROTOCOLS[names[0]].curve_of_means:
                     row["why"] = CHOICES["curve_of_means"]
                 rows.append(row)
@@ -100,16 +101,17 @@ def _apart(first: Entry, second: Entry, metric: str) -> dict[str, float]:
     return found
 
 
-def _why(files: tuple[Any, Any], first: Protocol, second: Protocol, metric: str) -> str:
+def _why(files: tuple[Any, Any], first: Protocol, second: Protocol, metric: str, quantize: bool) -> str:
     """The one choice that moves a picture's score furthest from the first protocol's."""
     try:
-        saliency, mask = read_map(files[0])[0], read_mask(files[1])
+        saliency, mask = read_map(files[0], quantize=quantize)[0], read_mask(files[1])
     except (UserError, OSError):
         return ""
-    before = float(saliency_scores(saliency, mask, first)[metric])
+    before = float(saliency_scores(saliency, mask, first, quantize=quantize)[metric])
     moved: dict[str, float] = {}
     for choice, (_, value) in choices_apart(first, second).items():
-        score = float(saliency_scores(saliency, mask, dataclasses.replace(first, **{choice: value}))[metric])
+        changed = dataclasses.replace(first, **{choice: value})
+        score = float(saliency_scores(saliency, mask, changed, quantize=quantize)[metric])
         if not math.isnan(before) or not math.isnan(score):
             moved[choice] = _size(score - before)
     furthest = max(moved, key=lambda choice: moved[choice], default="")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from qefpn.atomic import atomic_file, write_atomic
+from qefpn.atomic import atomic_file, write_atomic, write_json
 from qefpn.benchmark.attributes import attribute_table
 from qefpn.benchmark.entries import Entry
-from qefpn.benchmark.groups import group_table
+from qefpn.benchmark.groups import check_groups, group_table
 from qefpn.benchmark.map_scores import score_folders
 from qefpn.benchmark.maps import MapFolder, find_maps
 from qefpn.benchmark.protocols import partings
 from qefpn.benchmark.protocols import sentences as parting_sentences
-from qefpn.benchmark.score_cache import ScoreCache
-from qefpn.data.files import cache_dir
+from qefpn.benchmark.score_cache import ScoreCache, content_hash, drawing_version
+from qefpn.data.files import cache_dir, file_key
 from qefpn.data.layouts import Pair
 from qefpn.data.registry import official
 from qefpn.data.survey import describe
@@ -31,16 +32,16 @@ from qefpn.experiments.composition import command_config
 from qefpn.experiments.prepare import Reporter, name_list, places, tell_notes, tell_passed_over
 from qefpn.experiments.runtime import console, progress_bar
 from qefpn.metrics import PROTOCOLS, choose
-from qefpn.reporting.benchmark_figures import draw_curves, draw_grid
+from qefpn.metrics.figures import Figures
+from qefpn.reporting.benchmark_figures import draw_curves, draw_grid, named_pictures
 from qefpn.reporting.comparison import benchmark_tables, csv_benchmark, json_benchmark
 from qefpn.reporting.intervals import figure_table, interval_table, rank_sentences, rank_table, sentences
 from qefpn.reporting.latex import latex
 from qefpn.reporting.leaderboard import write_leaderboard
 from qefpn.reporting.published import load_published
-from qefpn.reporting.renderers import markdown, terminal
+from qefpn.reporting.renderers import markdown, terminals
 from qefpn.reporting.tables import beside, in_parts
 from qefpn.text import did_you_mean, one_line, open_text
-from qefpn.training.evaluation import write_json
 
 SUMMARY = """
 qefpn benchmark - score folders of saliency maps, of any methods, as the field does
@@ -65,6 +66,10 @@ def main(argv: Sequence[str]) -> int:
     folders, aside = find_maps(str(options.maps), pairs, str(options.prefix or ""), str(options.suffix or ""))
     folders = chosen_methods(folders, options.methods, options.exclude, options.aliases)
     pairs = {name: pairs[name] for name in dict.fromkeys(folder.dataset for folder in _in_order(folders, pairs))}
+    if options.groups:
+        check_groups(pairs)
+    if options.figures and (names := name_list(options.pictures)) and (shown := _with_pictures(pairs)):
+        named_pictures(shown, names)  # a name that is not there is told before all maps are scored
     for name in aside:
         known = f"there are maps of {name}, which is not among the data sets: they are left aside"
         print(known if official(name) is not None else f"left aside: {name}")
@@ -74,15 +79,17 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"output={folder} cannot be made ({error.strerror})") from None
     protocols = list(PROTOCOLS) if options.protocol == ALL else [str(options.protocol)]
-    by_protocol = {protocol: score(options, protocol, folders, pairs) for protocol in protocols}
-    entries = by_protocol[protocols[0]]
-    findings = tell(entries)
-    tell_passed_over((one.folder, one.others) for one in folders)
-    if not any(entry.pictures for entry in entries):
-        raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
-    write(options, protocols[0], entries, pairs, folder)
+    home = cache_dir() if options.cache else None
+    with contextlib.closing(ScoreCache(None if home is None else home / "scores.sqlite")) as cache:
+        by_protocol = {protocol: score(options, protocol, folders, pairs, cache) for protocol in protocols}
+        entries = by_protocol[protocols[0]]
+        findings = tell(entries)
+        tell_passed_over((one.folder, one.others) for one in folders)
+        if not any(entry.pictures for entry in entries):
+            raise UserError(f"maps={options.maps}: not one map could be scored; the first: {findings[0]}")
+        write(options, protocols[0], entries, pairs, folder, cache)
     if len(protocols) > 1:
-        rows = partings(by_protocol, pairs)
+        rows = partings(by_protocol, pairs, bool(options.quantize))
         _write_rows(folder / "protocols.csv", rows)
         for sentence in parting_sentences(rows):
             print(one_line(sentence))
@@ -99,11 +106,15 @@ def _check(options: DictConfig) -> None:
     if options.protocol not in (*PROTOCOLS, ALL):
         hint = did_you_mean(options.protocol, (*PROTOCOLS, ALL))
         raise UserError(f"protocol must be one of {', '.join((*PROTOCOLS, ALL))}, not {options.protocol!r}{hint}")
-    choose(name_list(options.metrics) or "sod")
+    _figures(options)  # what there is not is told before anything is read
     if options.workers is not None and (not isinstance(options.workers, int) or options.workers < 1):
         raise UserError(f"workers must be a whole number from 1 on, not {options.workers!r}")
     if options.resamples < 0:
         raise UserError(f"resamples must be 0 or more, not {options.resamples}")
+
+
+def _figures(options: DictConfig) -> Figures:
+    return choose(name_list(options.metrics) or "sod", bool(options.quantize))
 
 
 def find_pictures(options: DictConfig) -> dict[str, Sequence[Pair]]:
@@ -156,19 +167,18 @@ def _in_order(folders: Sequence[MapFolder], pairs: Mapping[str, Sequence[Pair]])
 
 
 def score(
-    options: DictConfig, protocol: str, folders: Sequence[MapFolder], pairs: dict[str, Sequence[Pair]]
+    options: DictConfig,
+    protocol: str,
+    folders: Sequence[MapFolder],
+    pairs: dict[str, Sequence[Pair]],
+    cache: ScoreCache,
 ) -> list[Entry]:
     """One entry a method and data set; a method without maps of a set has an entry that says so."""
-    home = cache_dir() if options.cache else None
-    cache = ScoreCache(None if home is None else home / "scores.sqlite")
-    try:
-        with progress_bar() as progress:
-            found = score_folders(
-                folders, pairs, protocol=protocol, metrics=name_list(options.metrics) or "sod", cache=cache,
-                workers=options.workers, progress=Reporter(progress), resamples=int(options.resamples),
-            )  # fmt: skip
-    finally:
-        cache.close()
+    with progress_bar() as progress:
+        found = score_folders(
+            folders, pairs, protocol=protocol, metrics=_figures(options), cache=cache, workers=options.workers,
+            progress=Reporter(progress), resamples=int(options.resamples),
+        )  # fmt: skip
     by_key = {(entry.dataset, entry.method): entry for entry in found}
     methods = list(dict.fromkeys(folder.method for folder in folders))
     return [
@@ -180,7 +190,7 @@ def score(
 
 def _absent(method: str, dataset: str, pairs: Sequence[Pair]) -> Entry:
     names = [pair.name for pair in pairs]
-    return Entry(method, dataset, {}, [], [], [], [], len(pairs), names, [], [], {}, {})
+    return Entry(method, dataset, {}, {}, [], len(pairs), names, [], [], {}, {})
 
 
 def tell(entries: Sequence[Entry]) -> list[str]:
@@ -215,23 +225,28 @@ def _more(names: Sequence[str]) -> str:
 
 
 def write(
-    options: DictConfig, protocol: str, entries: Sequence[Entry], pairs: dict[str, Sequence[Pair]], folder: Path
+    options: DictConfig,
+    protocol: str,
+    entries: Sequence[Entry],
+    pairs: dict[str, Sequence[Pair]],
+    folder: Path,
+    cache: ScoreCache,
 ) -> None:
     """All outputs; the table goes to the terminal too."""
-    tables = benchmark_tables(entries, load_published() if options.published else None)
+    resamples = int(options.resamples)
+    intervals, ranks = interval_table(entries, resamples), rank_table(entries, resamples)
+    tables = benchmark_tables(entries, load_published() if options.published else None, ranks=ranks)
     write_atomic(folder / "table.md", markdown(tables))
     write_atomic(folder / "table.tex", latex([beside(part) for part in in_parts(tables)], wide=True))
     write_atomic(folder / "table.csv", csv_benchmark(entries))
-    write_json(folder / "results.json", json_benchmark(entries, protocol))
+    write_json(folder / "results.json", {"quantize": bool(options.quantize), **json_benchmark(entries, protocol)})
     rows = ({"method": e.method, "dataset": e.dataset, **row} for e in entries for row in e.pictures)
     _write_rows(folder / "scores.csv", rows)
     written = ["table.md", "table.tex", "table.csv", "results.json", "scores.csv"]
     scored = [entry for entry in entries if entry.pictures]
     if options.attributes:
-        _write_rows(folder / "attributes.csv", attribute_table(scored, pairs))
+        _write_rows(folder / "attributes.csv", attribute_table(scored, pairs, cache))
         written.append("attributes.csv")
-    resamples = int(options.resamples)
-    intervals, ranks = interval_table(entries, resamples), rank_table(entries, resamples)
     tables_of_rows = [("intervals.csv", intervals), ("ranks.csv", ranks), ("figures.csv", figure_table(scored))]
     if options.groups:
         tables_of_rows.append(("groups.csv", group_table(scored)))
@@ -239,22 +254,47 @@ def write(
         if rows_of:
             _write_rows(folder / name, rows_of)
             written.append(name)
+    shown, content = _with_pictures(pairs), [(entry.method, entry.dataset, entry.key) for entry in entries]
     if options.figures:
-        written += [path.name for path in draw_curves(scored, folder)]
-        shown = {name: of for name, of in pairs.items() if any(pair.image for pair in of)}
+        written += _drawn(cache, ("curves", content), folder, lambda: draw_curves(scored, folder))
         if shown:
-            drawn = [entry for entry in scored if entry.dataset in shown]
-            written.append(draw_grid(drawn, shown, folder, name_list(options.pictures)).name)
+            drawn, names = [entry for entry in scored if entry.dataset in shown], name_list(options.pictures)
+            about_grid = ("grid", content, names, _versions(shown))
+            written += _drawn(cache, about_grid, folder, lambda: draw_grid(drawn, shown, folder, names))
         if len(shown) < len(pairs):
             print(f"no pictures of {', '.join(sorted({*pairs} - {*shown}))} are there, only masks: no grid of them")
     if options.page:
-        write_leaderboard(entries, pairs, folder / "leaderboard.html", bool(options.published))
-        written.append("leaderboard.html")
-    for part in in_parts(tables):
-        console().print(terminal(part))
+        page, published = folder / "leaderboard.html", bool(options.published)
+        about = ("leaderboard", content, published, resamples, _versions(pairs))
+        written += _drawn(cache, about, folder, lambda: write_leaderboard(entries, pairs, page, published, ranks))
+    for part in terminals(tables, console().width):
+        console().print(part)
     for sentence in [*sentences(intervals), *rank_sentences(ranks)]:
         print(one_line(sentence))
     print(f"{folder.resolve()}: {', '.join(written)}")
+
+
+def _with_pictures(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Sequence[Pair]]:
+    """The data sets that are not masks alone."""
+    return {name: of for name, of in pairs.items() if any(pair.image for pair in of)}
+
+
+def _versions(pairs: Mapping[str, Sequence[Pair]]) -> list[tuple[int, int]]:
+    return [file_key(pair.image) for some in pairs.values() for pair in some if pair.image]
+
+
+def _drawn(cache: ScoreCache, about: tuple[Any, ...], folder: Path, draw: Callable[[], list[Path]]) -> list[str]:
+    """The names of files that are drawn, or taken out of the cache where nothing that they show has changed."""
+    key = content_hash(repr(about).encode() + drawing_version())
+    kept = cache.files(key)
+    for name, content in kept.items():
+        with atomic_file(folder / name) as part:
+            part.write_bytes(content)
+    if not kept:
+        paths = draw()
+        cache.keep_files(key, {path.name: path.read_bytes() for path in paths})
+        return [path.name for path in paths]
+    return list(kept)
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

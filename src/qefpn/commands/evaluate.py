@@ -34,9 +34,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     quiet_libraries()
     options = command_config("evaluate", argv)
-    metrics = name_list(options.metrics) or "sod"
+    metrics = choose(name_list(options.metrics) or "sod", bool(options.quantize))  # what there is not is told first
     checked_budget(options.budget)
-    choose(metrics)  # what there is not is told before anything is read
     checkpoint = network_file(options.checkpoint)
     of_package = checkpoint in shipped().values()
     if of_package and not any(options.data[key] for key in ("root", "images", "masks")):

@@ -51,8 +51,10 @@ __all__ = [
     "refuse_axes",
 ]
 
-WHOLE = ("image_size", "batch_size", "num_workers", "pictures")
+WHOLE = ("image_size", "batch_size", "num_workers")
 """Whole numbers whose default may be null."""
+WHOLE_OF = (("analyze", "pictures"),)
+"""(command, key) of such numbers that are something else elsewhere: `qefpn benchmark` takes names of pictures."""
 OR_TEXT = (("predict", "threshold"), ("video", "threshold"))
 """(command, key) of numbers that may be a word."""
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}
@@ -208,7 +210,7 @@ def command_config(name: str, arguments: Sequence[str]) -> DictConfig:
         if key not in known:
             raise UserError(unknown_key(key, list(known)))
         default = known[key]
-        kind = int if key.split(".")[-1] in WHOLE else type(default)
+        kind = int if key.split(".")[-1] in WHOLE or (name, key) in WHOLE_OF else type(default)
         if value == default or kind not in KINDS:
             continue  # what is text by default may be anything: 7 is a path, too
         number = (kind is float and type(value) is int) or ((name, key) in OR_TEXT and type(value) is str)

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from qefpn.atomic import copy_atomic
+from qefpn.atomic import copy_atomic, write_json
 from qefpn.data import SaliencyDataModule
 from qefpn.errors import UserError
 from qefpn.experiments.assemble import Experiment
@@ -29,7 +29,7 @@ from qefpn.models.loading import FILLED_IN, PREFIX
 from qefpn.models.weights import read_checkpoint
 from qefpn.training.best_checkpoint import BestCheckpoint
 from qefpn.training.checkpoint import OWN, checkpoints_of, is_validated
-from qefpn.training.evaluation import Predictor, write_json
+from qefpn.training.evaluation import Predictor
 from qefpn.training.failures import library_errors, quiet_lightning
 from qefpn.training.module import SaliencyModule
 from qefpn.training.pictures import ShowPictures

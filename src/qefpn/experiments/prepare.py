@@ -6,18 +6,21 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from qefpn.data import DataReport, SaliencyDataModule, synthesize
+from qefpn.data import DataReport, synthesize
 from qefpn.data.files import passed_over
 from qefpn.errors import UserError
 from qefpn.experiments.runtime import progress_bar
 from qefpn.experiments.schema import TrainConfig, ensure, settle_root
 from qefpn.parts import class_of
 from qefpn.text import one_line
+
+if TYPE_CHECKING:
+    from qefpn.data import SaliencyDataModule
 
 
 def prepare_data(
@@ -57,6 +60,8 @@ def prepare_data(
 
 def data_module(config: TrainConfig, directory: Path) -> SaliencyDataModule:
     """The data module of a run; nothing is looked at yet."""
+    from qefpn.data import SaliencyDataModule  # and with it torch and Lightning, which not every command needs
+
     options = dataclasses.asdict(config.data)
     target = options.pop("_target_")
     options.pop("name")

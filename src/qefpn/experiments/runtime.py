@@ -6,13 +6,15 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qefpn.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -40,6 +42,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: for a device that is unknown or not there.
     """
+    import torch  # which not every command needs
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

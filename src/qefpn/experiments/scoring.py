@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from qefpn.atomic import write_json
 from qefpn.data import SaliencyDataModule
 from qefpn.data.files import file_key
 from qefpn.experiments.fitting import Fitted, test, untrained_module
@@ -24,14 +26,15 @@ from qefpn.experiments.prepare import Reporter
 from qefpn.experiments.runtime import choose_device, console, progress_bar
 from qefpn.experiments.schema import TrainConfig
 from qefpn.inference.record import made_by
+from qefpn.metrics.figures import Figures
 from qefpn.models.budgets import EXACT, checked_budget
 from qefpn.models.loading import load_model, load_trained
-from qefpn.reporting import load_published, run_tables, terminal, write_run_report
+from qefpn.reporting import load_published, run_tables, terminals, write_run_report
 from qefpn.reporting.before_after import sentences
-from qefpn.reporting.tables import BEFORE, in_parts
+from qefpn.reporting.tables import BEFORE
 from qefpn.text import one_line
 from qefpn.training.callbacks import Float32Precision
-from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor, write_json
+from qefpn.training.evaluation import Predictor, gaussian_predictor, network_predictor
 from qefpn.training.failures import library_errors, quiet_lightning
 from qefpn.training.module import SaliencyModule
 from qefpn.training.test_files import TestFiles
@@ -62,23 +65,25 @@ def evaluate_run(
     device: str = "auto",
     floors: bool = True,
     save_maps: bool = True,
-    metrics: str | Sequence[str] = "sod",
+    metrics: Figures | None = None,
     budget: str | None = None,
 ) -> None:
     """Score a checkpoint on the test sets of ``data``; files go to ``directory``, the table to the terminal.
 
-    ``metrics`` are measured beside the figures that are always there, as ``metrics.choose`` takes them.
+    ``metrics``, of ``metrics.choose``, are measured beside the figures that are always there.
     """
+    metrics = metrics or Figures()
     loaded = load_trained(checkpoint, budget)
     place = choose_device(device)
     if not data.test_pairs:
         print(NO_SETS)
         return
-    made = made_before(directory, checkpoint, place, data, budget) if save_maps else set()
+    kept = save_maps and metrics.quantize  # floats are not in a map's file
+    made = made_before(directory, checkpoint, place, data, budget) if kept else set()
     with progress_bar() as progress, _kept_when_stopped(directory if save_maps else None), quiet_lightning():
         files = TestFiles(
             directory,
-            floors=floors_of(config, place) if floors else None,
+            floors=floors_of(config, place, metrics.quantize) if floors else None,
             save_maps=save_maps,
             made=made,
             progress=Reporter(progress),
@@ -100,13 +105,16 @@ def evaluate_run(
     tell_scores(data, directory, files.metrics, report=report)
 
 
-def floors_of(config: TrainConfig, device: torch.device) -> dict[str, Predictor]:
+def floors_of(config: TrainConfig, device: torch.device, quantize: bool = True) -> dict[str, Predictor]:
     """What is scored beside a network: a centred Gaussian, and the same network with fresh weights; after a fine-tuning
     the network that it began with."""
     untrained = untrained_module(config).network.eval().to(device)
-    floors = {"gaussian": gaussian_predictor, "untrained": network_predictor(untrained, device)}
+    floors: dict[str, Predictor] = {
+        "gaussian": functools.partial(gaussian_predictor, quantize=quantize),
+        "untrained": network_predictor(untrained, device, quantize),
+    }
     if config.init is not None:
-        floors[BEFORE] = network_predictor(load_model(config.init).to(device), device)
+        floors[BEFORE] = network_predictor(load_model(config.init).to(device), device, quantize)
     return floors
 
 
@@ -116,8 +124,8 @@ def tell_scores(
     """The table to the terminal, and the report, of what :class:`TestFiles` wrote."""
     write_json(directory / "samples.json", test_samples(data, {name: int(m["images"]) for name, m in metrics.items()}))
     floors_found = json.loads((directory / "floors.json").read_text(encoding="utf-8"))
-    for part in in_parts(run_tables(metrics, floors_found, load_published())):
-        console().print(terminal(part))
+    for part in terminals(run_tables(metrics, floors_found, load_published()), console().width):
+        console().print(part)
     for line in sentences(directory):
         print(line)
     print(f"metrics: {directory / 'metrics.json'}   scores a picture: {directory / 'scores.csv'}")

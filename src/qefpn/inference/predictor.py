@@ -45,34 +45,42 @@ def in_batches(items: Iterable[tuple[T, np.ndarray]], size: int) -> Iterator[lis
         yield batch
 
 
-def to_maps(logits: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Upsample the logits, then sigmoid, then 8 bits.
+def to_maps(logits: Tensor, sizes: Sequence[tuple[int, int]], quantize: bool = True) -> list[np.ndarray]:
+    """Upsample the logits, then sigmoid, then 8 bits unless told otherwise.
 
     Args:
         logits: (B, 1, h, w), any floating type.
         sizes: (H, W) of each picture.
 
     Returns:
-        One uint8 array (H, W) a picture, 0 to 255: what a saved PNG holds.
+        One uint8 array (H, W) a picture, 0 to 255: what a saved PNG holds; float32 in [0, 1] without ``quantize``.
     """
     maps = []
     for one, size in zip(logits.float(), sizes, strict=True):
         full = F.interpolate(one[None], size=tuple(int(n) for n in size), mode="bilinear", align_corners=False)
         # in place: three more copies of a photograph of 200 megapixels would be 2.4 GB
-        maps.append(full[0, 0].sigmoid_().mul_(255).round_().to(torch.uint8).cpu().numpy())
+        saliency = full[0, 0].sigmoid_()
+        maps.append((saliency.mul_(255).round_().to(torch.uint8) if quantize else saliency).cpu().numpy())
     return maps
 
 
 @torch.no_grad()
 def predict_maps(
-    network: QEFPN, images: Tensor, sizes: Sequence[tuple[int, int]], unroll: int | None = None, *, flip: bool = False
+    network: QEFPN,
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    unroll: int | None = None,
+    *,
+    flip: bool = False,
+    quantize: bool = True,
 ) -> list[np.ndarray]:
     """Saliency maps of images (B, 3, H, W), uint8 or floating-point in [0, 1], each at its own size; ``unroll`` as
-    :meth:`QEFPN.run` has it. ``flip``: of the mean of the logits of the image and of its mirror image."""
+    :meth:`QEFPN.run` has it. ``flip``: of the mean of the logits of the image and of its mirror image. ``quantize``: as
+    :func:`to_maps` has it."""
     logits = network.run(images, unroll=unroll).logits
     if flip:
         logits = (logits + network.run(images.flip(3), unroll=unroll).logits.flip(3)) / 2
-    return to_maps(logits, sizes)
+    return to_maps(logits, sizes, quantize)
 
 
 class Predictor:

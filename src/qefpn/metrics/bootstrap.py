@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qefpn.errors import UserError
+from qefpn.metrics.figures import f_curve_of_means
 from qefpn.metrics.protocol import Float
-from qefpn.metrics.scores import f_curve_of_means
 
 Records = Iterable[Mapping[str, Any]]
 Counts = npt.NDArray[np.uint8]

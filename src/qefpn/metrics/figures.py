@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from qefpn.errors import UserError
-from qefpn.metrics.protocol import Float, Int
+from qefpn.metrics.protocol import BETA2, Float
 from qefpn.text import did_you_mean
 
 BASE = ("mae", "mean_f", "weighted_f", "s_measure", "e_measure", "binary_ratio")
@@ -39,34 +40,8 @@ PASSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """What takes a pass of its own, with its scores and its curves; computed in ``passes``."""
 
 
-def _ratio(numerator: Any, denominator: Any) -> Float:
-    """The quotient, and 0 where the denominator is 0."""
-    denominator = np.asarray(denominator, np.float64)
-    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)
-
-
-def _kappa(tp: Int, fp: Int, tn: Int, fn: Int) -> Float:
-    accuracy = _ratio(tp + tn, tp + fp + tn + fn)
-    chance = _ratio((tp + fp) * (tp + fn) + (tn + fn) * (tn + tp), (tp + fp + tn + fn) ** 2)
-    return _ratio(accuracy - chance, 1 - chance)
-
-
-def _f1(tp: Int, fp: Int, tn: Int, fn: Int) -> Float:
-    precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
-    return _ratio(2 * precision * recall, precision + recall)
-
-
-COUNTED: Mapping[str, Callable[[Int, Int, Int, Int], Float]] = {
-    "iou": lambda tp, fp, tn, fn: _ratio(tp, tp + fp + fn),
-    "dice": lambda tp, fp, tn, fn: _ratio(2 * tp, tp + fn + tp + fp),
-    "f1": _f1,
-    "specificity": lambda tp, fp, tn, fn: _ratio(tn, tn + fp),
-    "fpr": lambda tp, fp, tn, fn: _ratio(fp, tn + fp),
-    "ber": lambda tp, fp, tn, fn: 1 - 0.5 * (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)),
-    "kappa": _kappa,
-    "overall_accuracy": lambda tp, fp, tn, fn: _ratio(tp + tn, tp + fp + tn + fn),
-}
-"""What the numbers of true and false positives and negatives give. A quotient 0 / 0 is 0, as in PySODMetrics."""
+COUNTED = ("iou", "dice", "f1", "specificity", "fpr", "ber", "kappa", "overall_accuracy")
+"""What the numbers of true and false positives and negatives give; computed in ``counted``."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "sod": (),
@@ -79,15 +54,18 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured beside :data:`BASE` and :data:`CURVES`.
+    """What is measured beside :data:`BASE` and :data:`CURVES`, and of what.
 
     Args:
         counted: names of :data:`COUNTED`.
         passes: names of :data:`PASSES`.
+        quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
+            measured as they are.
     """
 
     counted: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
+    quantize: bool = True
 
     @cached_property
     def scores(self) -> tuple[str, ...]:
@@ -113,6 +91,16 @@ class Figures:
         return found
 
 
+def f_curve_of_means(precision: Any, recall: Any) -> Float:
+    """F-measure at each threshold of a set's mean precision and recall.
+
+    ``1.3 P R / (0.3 P + R)``, 0 where ``P R`` is 0.
+    """
+    precision, recall = np.asarray(precision, np.float64), np.asarray(recall, np.float64)
+    numerator = (1 + BETA2) * precision * recall
+    return numerator / np.where(numerator == 0, 1, BETA2 * precision + recall)
+
+
 def with_aliases(figures: dict[str, Any]) -> dict[str, Any]:
     """The figures, and those of :data:`ALIASES` that are among them under their second names."""
     return figures | {name: figures[old] for name, old in ALIASES.items() if old in figures}
@@ -120,7 +108,7 @@ def with_aliases(figures: dict[str, Any]) -> dict[str, Any]:
 
 def known_names() -> list[str]:
     """Everything that ``metrics=`` takes: groups, families and single figures."""
-    everything = Figures(tuple(COUNTED), tuple(PASSES))
+    everything = Figures(COUNTED, tuple(PASSES))
     of_curves = (f"{name.removesuffix('_curve')}_{kind}" for name in everything.curves[4:] for kind in ("mean", "max"))
     return list(
         dict.fromkeys(
@@ -129,22 +117,26 @@ def known_names() -> list[str]:
     )
 
 
-def choose(metrics: str | Sequence[str] | Figures) -> Figures:
+def choose(metrics: str | Sequence[str] | Figures, quantize: bool = True) -> Figures:
     """What to measure.
 
     Args:
         metrics: a group ("sod", "cod", "dis", "all"), the name of a figure ("iou", "iou_max", "hce"), or a list of
             them; the figures of "sod" are always there.
+        quantize: as :class:`Figures` has it; those that are handed in keep their own.
 
     Raises:
-        UserError: there is no such group or figure.
+        UserError: there is no such group or figure, or it needs a package that is not there.
 
     >>> choose(["iou_max", "hce"])
-    Figures(counted=('iou',), passes=('hce',))
+    Figures(counted=('iou',), passes=('hce',), quantize=True)
     """
     if isinstance(metrics, Figures):
         return metrics
-    return _chosen((metrics,) if isinstance(metrics, str) else tuple(metrics))
+    found = _chosen((metrics,) if isinstance(metrics, str) else tuple(metrics))
+    if "hce" in found.passes and find_spec("skimage.morphology") is None:
+        raise UserError("hce needs scikit-image: pip install scikit-image, or ask for other metrics")
+    return replace(found, quantize=quantize)
 
 
 @cache
@@ -158,23 +150,3 @@ def _chosen(metrics: tuple[str, ...]) -> Figures:
         families = [family for family in (*COUNTED, *PASSES) if name == family or name.startswith(f"{family}_")]
         wanted |= set(families[-1:])
     return Figures(tuple(name for name in COUNTED if name in wanted), tuple(name for name in PASSES if name in wanted))
-
-
-def counted_values(figures: Figures, selected: Int, positives: Int, pixels: Int) -> dict[str, Float]:
-    """Scores (B,) and curves (B, 256) of :data:`COUNTED`.
-
-    Args:
-        figures: which.
-        selected: (B, 2, 258) of ``histogram_scores.Scored``.
-        positives: (B,) pixels of foreground.
-        pixels: (B,) pixels.
-    """
-    fp, tp = selected[:, 0], selected[:, 1]
-    fn = positives[:, None] - tp
-    tn = (pixels - positives)[:, None] - fp
-    values: dict[str, Float] = {}
-    for name in figures.counted:
-        found = COUNTED[name](tp, fp, tn, fn)
-        values[f"{name}_curve"] = found[:, :256]
-        values[f"{name}_adaptive"], values[f"{name}_binary"] = found[:, 256], found[:, 257]
-    return values

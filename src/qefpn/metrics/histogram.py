@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -40,17 +41,19 @@ class JointHistogram:
         cuts: (B, 3) the smallest value selected at the adaptive threshold of the F-measure, at that of the E-measure,
             and by a level above 0.5; more than 255 where none is.
         blank: (B,) pictures whose scores are all 0 under the protocol.
+        values: (K,) of the one map, where it is not of 8 bits: K stands for 256 everywhere then, and ``ends`` are its.
     """
 
     counts: Int
     sizes: Int
     split: Int
-    ends: Int
+    ends: npt.NDArray[Any]
     levels: Float
     mean: Float
     bins: npt.NDArray[np.uint8]
     cuts: Int
     blank: Bool
+    values: Float | None = None
 
     @cached_property
     def total(self) -> Int:
@@ -136,7 +139,10 @@ def count(saliency, mask, matlab, counts):  # type: ignore[no-untyped-def]
 
 
 def joint_histogram(pictures: Sequence[Picture], protocol: Protocol) -> JointHistogram:
-    """Read the pixels of B pictures, of any sizes, into one :class:`JointHistogram`."""
+    """Read the pixels of B pictures, of any sizes, into one :class:`JointHistogram`; of one that is not of 8 bits."""
+    if pictures and pictures[0].values is not None:
+        (picture,) = pictures
+        return _of_floats(picture, pictures[0].values, protocol)
     batch = len(pictures)
     counts = np.empty((batch, 2, 4, 256), np.int64)
     sizes = np.array([picture.mask.shape for picture in pictures], np.int64).reshape(batch, 2)
@@ -151,7 +157,7 @@ def joint_histogram(pictures: Sequence[Picture], protocol: Protocol) -> JointHis
     levels, bins = np.empty((batch, 256)), np.empty((batch, 256), np.uint8)
     cuts = np.empty((batch, 3), np.int64)
     for i, (low, high) in enumerate(ends.tolist()):
-        levels[i], bins[i], cuts[i, 2] = _scale(low, high, protocol)
+        levels[i], bins[i], cuts[i, 2] = _scale_of_bytes(low, high, protocol)
     mean = (total * levels).sum(axis=1) / total.sum(axis=1)
     for i, twice in enumerate((2 * mean).tolist()):
         cuts[i, :2] = _adaptive_cuts(levels[i], twice, levels[i], twice, protocol)
@@ -160,15 +166,36 @@ def joint_histogram(pictures: Sequence[Picture], protocol: Protocol) -> JointHis
     return JointHistogram(counts, sizes, split, ends, levels, mean, bins, cuts, blank)
 
 
-@lru_cache(1024)
-def _scale(low: int, high: int, protocol: Protocol) -> tuple[Float, npt.NDArray[np.uint8], int]:
-    """Levels, bins and the cut at a level above 0.5, which a map's extremes decide."""
-    levels = levels_of(low, high, protocol)
+def _of_floats(picture: Picture, values: Float, protocol: Protocol) -> JointHistogram:
+    """The histogram of a map of K values, in which nothing is rounded; sums over its pixels decide adaptive cuts."""
+    height, width = picture.mask.shape
+    unused = np.empty((2, 4, 256), np.int64)
+    split = count(np.zeros_like(picture.mask), picture.mask, protocol.matlab_centroid, unused)
+    quadrant = 2 * (np.arange(height) >= split[0])[:, None] + (np.arange(width) >= split[1])
+    places = ((picture.mask > 0) * 4 + quadrant) * len(values) + picture.saliency
+    counts = np.bincount(places.ravel(), minlength=8 * len(values)).reshape(1, 2, 4, -1)
+    ends = values[[0, -1]]
+    levels, bins, half = _scale(float(ends[0]), float(ends[1]), protocol, values)
+    mean, cuts = _decide(picture, levels, protocol)
+    return JointHistogram(
+        counts, np.array([[height, width]]), np.array([split]), ends[None], levels[None], np.array([mean]),
+        bins[None], np.array([[*cuts, half]]), np.array([picture.blank]), values,
+    )  # fmt: skip
+
+
+def _scale(
+    low: float, high: float, protocol: Protocol, values: Float | None = None
+) -> tuple[Float, npt.NDArray[np.uint8], int]:
+    """Levels, bins and the cut at a level above 0.5, which a map's extremes (and its values, not of 8 bits) decide."""
+    levels = levels_of(low, high, protocol, values)
     if protocol.bins == "floor":
         bins = levels.clip(0, 1) * 255
     else:
         bins = np.searchsorted(_EDGES, levels.clip(0, 1), side="right") - 1
     return levels, bins.astype(np.uint8), int(levels.searchsorted(0.5, side="right"))
+
+
+_scale_of_bytes = lru_cache(1024)(_scale)
 
 
 def _adaptive_cuts(levels: Float, twice: float, of_e: Float, twice_of_e: float, protocol: Protocol) -> tuple[int, int]:
@@ -205,7 +232,7 @@ def _decide(picture: Picture, levels: Float, protocol: Protocol) -> tuple[float,
     """The mean, and the cuts of F and E, with the protocol's own rounding."""
     mean = mean_in_order(levels[picture.saliency], protocol)
     of_e, twice = levels, 2 * mean
-    if protocol.e_again:  # the largest level may miss 1 by a rounding
+    if protocol.e_again and mean > 0:  # the largest level may miss 1 by a rounding
         of_e = levels * (1 / levels[picture.saliency.max()])
         twice = 2 * mean_in_order(of_e[picture.saliency], protocol)
     return mean, _adaptive_cuts(levels, 2 * mean, of_e, twice, protocol)

@@ -73,11 +73,11 @@ def _e_measure(hits, false, positives, pixels):  # type: ignore[no-untyped-def]
 def _moments(counts, levels):  # type: ignore[no-untyped-def]
     """Number, mean and sum of squared distances to it of the pixels counted."""
     number, total = np.int64(0), 0.0
-    for value in range(256):
+    for value in range(len(counts)):
         number += counts[value]
         total += counts[value] * levels[value]
     mean, squares = total / number, 0.0
-    for value in range(256):
+    for value in range(len(counts)):
         distance = levels[value] - mean
         squares += counts[value] * distance * distance
     return number, mean, squares
@@ -90,7 +90,7 @@ def _ssim(background, foreground, both, levels):  # type: ignore[no-untyped-def]
     number, x, squares = _moments(both, levels)
     ones, kinds = np.int64(0), np.int64(0)
     apart_0, apart_1 = 0.0, 0.0
-    for value in range(256):
+    for value in range(len(both)):
         ones += foreground[value]
         kinds += np.int64(both[value] > 0)
         apart_0 += background[value] * (levels[value] - x)
@@ -139,7 +139,7 @@ def _s_measure(parts, levels, positives, size, split, weights, uniform):  # type
 @compiled()
 def _curves(background, foreground, bins, positives, pixels, selected, curves, i):  # type: ignore[no-untyped-def]
     above = np.zeros((2, 256), np.int64)
-    for value in range(256):
+    for value in range(len(bins)):
         above[0, 255 - bins[value]] += background[value]
         above[1, 255 - bins[value]] += foreground[value]
     false, hits = np.int64(0), np.int64(0)
@@ -154,7 +154,7 @@ def _curves(background, foreground, bins, positives, pixels, selected, curves, i
 @compiled()
 def _from(background, foreground, cut):  # type: ignore[no-untyped-def]
     hits, false = np.int64(0), np.int64(0)
-    for value in range(cut, 256):
+    for value in range(cut, len(background)):
         false += background[value]
         hits += foreground[value]
     return hits, false
@@ -163,20 +163,20 @@ def _from(background, foreground, cut):  # type: ignore[no-untyped-def]
 @compiled(
     numba.void(
         *(numba.int64[:, :, :, ::1], numba.float64[:, ::1], numba.float64[:, ::1], numba.float64[::1]),
-        *(numba.uint8[:, ::1], numba.int64[:, ::1], numba.int64[:, ::1], numba.int64[:, ::1]),
+        *(numba.uint8[:, ::1], numba.int64[:, ::1], numba.boolean[::1], numba.int64[:, ::1], numba.int64[:, ::1]),
         *(numba.float64[:, ::1], numba.float64[:, :, ::1], numba.int64[:, :, ::1]),
         *(numba.float64[:, ::1], numba.boolean[:, ::1]),
     )
 )
 def _scores(  # type: ignore[no-untyped-def]
-    counts, levels, mae_levels, mean, bins, cuts, sizes, splits, scores, curves, selected, weights, uniform
+    counts, levels, mae_levels, mean, bins, cuts, extremes, sizes, splits, scores, curves, selected, weights, uniform
 ):
-    parts = np.empty((3, 5, 256), np.int64)  # background, foreground, both; four quadrants and their sum
+    parts = np.empty((3, 5, counts.shape[3]), np.int64)  # background, foreground, both; four quadrants and their sum
     for i in range(len(counts)):
         level, mae_level, counted = levels[i], mae_levels[i], counts[i]
         pixels, positives = sizes[i, 0] * sizes[i, 1], np.int64(0)
         error, extreme = 0.0, np.int64(0)
-        for value in range(256):
+        for value in range(counts.shape[3]):
             for quadrant in range(4):
                 parts[0, quadrant, value] = counted[0, quadrant, value]
                 parts[1, quadrant, value] = counted[1, quadrant, value]
@@ -186,7 +186,7 @@ def _scores(  # type: ignore[no-untyped-def]
                 part[4, value] = part[0, value] + part[1, value] + part[2, value] + part[3, value]
             positives += parts[1, 4, value]
             error += parts[0, 4, value] * mae_level[value] + parts[1, 4, value] * (1 - mae_level[value])
-            if value < 26 or value > 229:  # below 0.1 or above 0.9
+            if extremes[value]:
                 extreme += parts[2, 4, value]
         background, foreground = parts[0, 4], parts[1, 4]
         scores[0, i], scores[4, i] = error / pixels, 100 * extreme / pixels
@@ -221,9 +221,14 @@ def histogram_scores(histogram: JointHistogram, protocol: Protocol) -> Scored:
     mae_levels = histogram.levels
     if protocol.mae_again:
         ends = histogram.ends.tolist()
-        stretched = [levels_of(low, high, PYSOD) if low < high else np.full(256, np.nan) for low, high in ends]
-        mae_levels = np.array(stretched).reshape(batch, 256)
-    of_map = (histogram.levels, mae_levels, histogram.mean, histogram.bins, histogram.cuts)
+        stretched = [
+            levels_of(low, high, PYSOD, histogram.values) if low < high else np.full(len(levels), np.nan)
+            for (low, high), levels in zip(ends, histogram.levels, strict=True)
+        ]
+        mae_levels = np.array(stretched).reshape(histogram.levels.shape)
+    values = np.arange(256) / 255 if histogram.values is None else histogram.values
+    extremes = (values < 0.1) | (values > 0.9)
+    of_map = (histogram.levels, mae_levels, histogram.mean, histogram.bins, histogram.cuts, extremes)
     _scores(histogram.counts, *of_map, histogram.sizes, histogram.split, scores, curves, selected, weights, uniform)
     if uniform.any():
         scores[2] -= (1 - ALPHA) * (weights * _rounded_apart(histogram, uniform, protocol)).sum(axis=1, where=uniform)

@@ -1,4 +1,4 @@
-"""What a user hands in, as a list of pairs of 8-bit pictures. Torch tensors are taken without importing torch."""
+"""What a user hands in, as a list of pairs of pictures. Torch tensors are taken without importing torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qefpn.metrics.protocol import F3NET, Protocol, levels_of
+from qefpn.metrics.protocol import F3NET, Float, Protocol, levels_of
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -23,14 +23,16 @@ class Picture:
     """One saliency map and its mask, ready to be measured.
 
     Args:
-        saliency: (H, W) uint8, C-contiguous.
+        saliency: (H, W) uint8, C-contiguous; of a map that is not of 8 bits the place of each pixel in ``values``.
         mask: (H, W) uint8, C-contiguous; 255 in the foreground and 0 elsewhere.
         blank: the protocol gives this picture 0 in everything.
+        values: (K,) float64, those of a map that is not of 8 bits, rising; None for uint8.
     """
 
-    saliency: UInt8
+    saliency: npt.NDArray[Any]
     mask: UInt8
     blank: bool
+    values: Float | None = None
 
 
 def to_uint8(values: Any, what: str = "map") -> UInt8:
@@ -52,6 +54,17 @@ def to_uint8(values: Any, what: str = "map") -> UInt8:
     >>> to_uint8(np.array([0.0, 0.5, 1.0])).tolist(), to_uint8([[0, 1]]).tolist()
     ([0, 128, 255], [[0, 255]])
     """
+    array = as_saved(values, what, quantize=True)
+    return array if array.dtype == np.uint8 else np.rint(array * 255).astype(np.uint8)
+
+
+def as_saved(values: Any, what: str = "map", *, quantize: bool = False) -> npt.NDArray[Any]:
+    """The same without rounding: uint8 of what is of 8 bits, float of what has more, 16-bit integers among them.
+
+    Args:
+        values, what: as :func:`to_uint8` takes them.
+        quantize: whether 16-bit integers come as uint8 all the same.
+    """
     if hasattr(values, "detach"):  # a torch tensor
         values = values.detach()
         if str(values.dtype) in ("torch.float16", "torch.bfloat16"):
@@ -63,14 +76,12 @@ def to_uint8(values: Any, what: str = "map") -> UInt8:
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind in "iu":
-        return _from_integers(array, what)
+        return _from_integers(array, what, quantize)
     if array.dtype.kind != "f":
         raise TypeError(f"the {what} must be {_FORMS}, not {array.dtype}")
     if array.dtype == np.float16:
         array = array.astype(np.float32)
-    if array.size:
-        array = _in_range(array, what)
-    return np.rint(array * 255).astype(np.uint8)
+    return _in_range(array, what) if array.size else array
 
 
 def _in_range(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
@@ -84,7 +95,7 @@ def _in_range(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
     return array.clip(0, 1) if low < 0 or high > 1 else array
 
 
-def _from_integers(array: npt.NDArray[Any], what: str) -> UInt8:
+def _from_integers(array: npt.NDArray[Any], what: str, quantize: bool) -> npt.NDArray[Any]:
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < 0 or high > (65535 if array.dtype == np.uint16 else 255):
         raise ValueError(f"the {what} holds {array.dtype} from {low} to {high}; it must be {_FORMS}")
@@ -92,7 +103,7 @@ def _from_integers(array: npt.NDArray[Any], what: str) -> UInt8:
         return array.astype(np.uint8) * np.uint8(255)
     if high <= 255:
         return array.astype(np.uint8)
-    return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
+    return ((array.astype(np.int64) + 128) // 257).astype(np.uint8) if quantize else array / 65535
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -115,20 +126,22 @@ def is_single(value: Any) -> bool:
     return _is_rows(value) or (not isinstance(value, (list, tuple)) and len(_shape(value)) == 2)
 
 
-def to_pictures(value: Any, what: str) -> list[UInt8]:
-    """Split one argument of a metric into 8-bit pictures.
+def to_pictures(value: Any, what: str, quantize: bool = True) -> list[npt.NDArray[Any]]:
+    """Split one argument of a metric into pictures.
 
     Args:
         value: (H, W), (B, H, W) or (B, 1, H, W), torch, NumPy or nested lists, or a list of (H, W) or (1, H, W). A map
             in a list may be an RGBA cut-out, (H, W, 4): its alpha is taken.
         what: "map" or "mask", also what to call it in an error.
+        quantize: whether all become uint8; else as :func:`as_saved`.
 
     Returns:
-        B arrays (H, W) of uint8, C-contiguous.
+        B arrays (H, W), C-contiguous.
 
     Raises:
         ValueError: another shape, an empty picture, or values that :func:`to_uint8` refuses.
     """
+    convert = to_uint8 if quantize else as_saved
     if _is_rows(value):
         value = np.asarray(value)
     if isinstance(value, (list, tuple)):
@@ -142,13 +155,13 @@ def to_pictures(value: Any, what: str) -> list[UInt8]:
             if len(shape) != 2:
                 colour = "; take one channel, or its luminance" if len(shape) == 3 and shape[2] == 3 else ""
                 raise ValueError(f"{what} {position} of the list has the shape {shape}; it must be (H, W){colour}")
-            items.append(to_uint8(item, f"{what} {position}"))
+            items.append(convert(item, f"{what} {position}"))
     else:
         shape = _shape(value)
         if len(shape) not in (2, 3, 4) or (len(shape) == 4 and shape[1] != 1):
             wanted = "(H, W), (B, H, W) or (B, 1, H, W)"
             raise ValueError(f"the {what} has the shape {shape}; it must be {wanted}")
-        array = to_uint8(value, what)
+        array = convert(value, what)
         items = [array] if len(shape) == 2 else [item.reshape(shape[-2:]) for item in array]
     for position, picture in enumerate(items):
         if picture.size == 0:
@@ -156,19 +169,21 @@ def to_pictures(value: Any, what: str) -> list[UInt8]:
     return [np.ascontiguousarray(picture) for picture in items]
 
 
-def resize_map(saliency: UInt8, size: tuple[int, int], protocol: Protocol = F3NET) -> UInt8:
+def resize_map(saliency: npt.NDArray[Any], size: tuple[int, int], protocol: Protocol = F3NET) -> npt.NDArray[Any]:
     """Resize a map to its mask as the protocol does; one of that size already comes back as it is.
 
     MATLAB's ``imresize`` is bicubic with ``a = -0.5`` and antialiased when it shrinks; so is Pillow's ``BICUBIC``, up
-    to a border of two pixels where MATLAB mirrors. PySODEvalToolkit resizes bilinearly by OpenCV.
+    to a border of two pixels where MATLAB mirrors, which serves for 8-bit maps that stay of 8 bits. PySODEvalToolkit
+    resizes bilinearly by OpenCV.
 
     Args:
-        saliency: (H, W) uint8.
+        saliency: (H, W) uint8, or float in [0, 1].
         size: the (rows, columns) wanted.
         protocol: whose way.
 
     Returns:
-        (rows, columns) uint8.
+        (rows, columns), uint8 where the map is and the protocol keeps it so; else float64, which may reach a little
+        beyond [0, 1] after a bicubic resize, as in MATLAB.
 
     >>> resize_map(np.full((2, 3), 7, np.uint8), (4, 5)).tolist()[3]
     [7, 7, 7, 7, 7]
@@ -179,11 +194,31 @@ def resize_map(saliency: UInt8, size: tuple[int, int], protocol: Protocol = F3NE
     if protocol.resizing == "opencv_bilinear":
         import cv2
 
-        return np.asarray(cv2.resize(saliency, (columns, rows), interpolation=cv2.INTER_LINEAR), np.uint8)
-    from PIL import Image
+        return np.asarray(cv2.resize(saliency, (columns, rows), interpolation=cv2.INTER_LINEAR))
+    if saliency.dtype == np.uint8 and protocol.resizing == "matlab_bicubic":
+        from PIL import Image
 
-    resized = Image.fromarray(saliency).resize((columns, rows), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8))
+        resized = Image.fromarray(saliency).resize((columns, rows), Image.Resampling.BICUBIC)
+        return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8))
+    levels = saliency / 255 if saliency.dtype == np.uint8 else saliency.astype(np.float64)
+    floats: Float = _bicubic(saliency.shape[0], rows) @ levels @ _bicubic(saliency.shape[1], columns).T
+    return floats.round(13)  # a map of one value stays one
+
+
+def _bicubic(before: int, after: int) -> Float:
+    """(after, before) the weights of MATLAB's ``imresize`` along one side, whose border mirrors the picture."""
+    scale = min(after / before, 1.0)
+    centres = (np.arange(after) + 0.5) * before / after - 0.5
+    reach = int(np.ceil(4 / scale)) + 2
+    places = np.floor(centres - 2 / scale).astype(np.int64)[:, None] + np.arange(reach)
+    x = np.abs(scale * (centres[:, None] - places))
+    weights = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x <= 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0.0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    mirrored = places % (2 * before)
+    mirrored = np.where(mirrored < before, mirrored, 2 * before - 1 - mirrored)
+    matrix = np.zeros((after, before))
+    np.add.at(matrix, (np.arange(after)[:, None], mirrored), weights)
+    return matrix
 
 
 def binarize(mask: UInt8, protocol: Protocol) -> UInt8:
@@ -199,18 +234,19 @@ def binarize(mask: UInt8, protocol: Protocol) -> UInt8:
     return np.negative((mask >= threshold).view(np.uint8))  # 1 wraps to 255
 
 
-def to_pairs(pred: Any, target: Any, protocol: Protocol) -> list[Picture]:
+def to_pairs(pred: Any, target: Any, protocol: Protocol, quantize: bool = True) -> list[Picture]:
     """Pair maps with masks; a map of another size than its mask is resized to it.
 
     Args:
         pred: maps, as :func:`to_pictures` takes them.
         target: masks, the same.
         protocol: how maps are resized, and how a mask becomes foreground and background.
+        quantize: whether maps of floats or 16 bits are rounded to 8.
 
     Raises:
         ValueError: not as many maps as masks, or input that :func:`to_pictures` refuses.
     """
-    maps = to_pictures(pred, "map")
+    maps = to_pictures(pred, "map", quantize)
     masks = to_pictures(target, "mask")
     if len(maps) != len(masks):
         raise ValueError(f"{len(maps)} maps for {len(masks)} masks; there must be as many of each")
@@ -222,7 +258,11 @@ def to_pairs(pred: Any, target: Any, protocol: Protocol) -> list[Picture]:
             text = f"a mask of 0 and 1 is empty under {protocol.name!r}, which asks for 0 and 255 (or bool)"
             warnings.warn(text, stacklevel=3)
         blank = protocol.skip_blank and (saliency.max() == 0 or binary.max() == 0)
-        pictures.append(Picture(saliency, binary, blank))
+        if saliency.dtype == np.uint8:
+            pictures.append(Picture(saliency, binary, blank))
+        else:
+            values, places = np.unique(saliency, return_inverse=True)
+            pictures.append(Picture(places.reshape(mask.shape), binary, blank, values.astype(np.float64)))
     return pictures
 
 

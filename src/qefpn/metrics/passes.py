@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from qefpn.errors import UserError
 from qefpn.metrics.figures import PASSES, Figures
 from qefpn.metrics.histogram import JointHistogram
 from qefpn.metrics.inputs import Picture
@@ -98,15 +97,9 @@ def _corrections(part: Bool, beside: Bool) -> int:
 
 def hce(levels: Float, truth: Bool) -> dict[str, Any]:
     """Human correction effort (Qin et al., ECCV 2022): the clicks that mend a binary map, 0 the best; errors within 5
-    px of a border are forgiven, thin parts of the mask are not.
+    px of a border are forgiven, thin parts of the mask are not. Needs scikit-image, whose skeleton its authors took."""
+    from skimage.morphology import skeletonize
 
-    Raises:
-        UserError: scikit-image, whose skeleton the authors' code takes, is not installed.
-    """
-    try:
-        from skimage.morphology import skeletonize
-    except ImportError:
-        raise UserError("hce needs scikit-image: pip install scikit-image, or ask for other metrics") from None
     binary = levels > 0.5
     hit = binary & truth
     false, missed = binary & ~truth, truth & ~binary

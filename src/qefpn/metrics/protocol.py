@@ -31,7 +31,8 @@ class Protocol:
     Args:
         name: the name under which users ask for it.
         source: whose code it is.
-        resizing: of a map to its mask: MATLAB's ``imresize`` (bicubic, antialiased) or OpenCV's bilinear.
+        resizing: of a map to its mask: MATLAB's ``imresize`` (bicubic, antialiased), of the 8-bit map or of it as
+            floats, or OpenCV's bilinear.
         levels: how 8-bit values become levels in [0, 1], in which order of operations: ``v * d + (-low * d)`` with
             d = 1 / (high - low), as MATLAB's ``mat2gray``; the quotient of differences of ``v / 255``, as PySODMetrics;
             or the quotient of ``v / 255`` and its maximum.
@@ -59,7 +60,7 @@ class Protocol:
 
     name: str
     source: str
-    resizing: Literal["matlab_bicubic", "opencv_bilinear"]
+    resizing: Literal["matlab_bicubic", "matlab_bicubic_floats", "opencv_bilinear"]
     levels: Literal["mat2gray", "quotient", "maximum"]
     constant_map: Literal["one", "value"]
     constant_mask: bool
@@ -122,7 +123,7 @@ PYSOD = Protocol(
 SALEVAL = Protocol(
     name="saleval",
     source="the MATLAB toolbox sal_eval_toolbox behind many tables before 2020 (E and weighted F as its fork has them)",
-    resizing="matlab_bicubic",
+    resizing="matlab_bicubic_floats",
     levels="maximum",
     constant_map="one",
     constant_mask=False,
@@ -170,8 +171,9 @@ def choices_apart(first: Protocol, second: Protocol) -> dict[str, tuple[Any, Any
     return {name: pair for name, pair in pairs.items() if name not in ("name", "source") and pair[0] != pair[1]}
 
 
-def levels_of(low: int, high: int, protocol: Protocol) -> Float:
-    """(256,) the level in [0, 1] of each 8-bit value, of a map whose extremes are ``low`` and ``high``.
+def levels_of(low: float, high: float, protocol: Protocol, values: Float | None = None) -> Float:
+    """(256,) the level in [0, 1] of each 8-bit value, of a map whose extremes are ``low`` and ``high``; (K,) those of
+    ``values`` of a map that is not of 8 bits.
 
     The operations come in the protocol's order, so that every level is its to the last bit. Values outside the
     extremes, which no pixel has, may have any level.
@@ -179,11 +181,13 @@ def levels_of(low: int, high: int, protocol: Protocol) -> Float:
     >>> levels_of(10, 20, PYSOD)[[10, 15, 20]].tolist()
     [0.0, 0.5, 1.0]
     """
+    whole, unit = (_INTEGERS, _UNIT) if values is None else (values, values)
     if low == high:
-        return np.minimum(_INTEGERS, 1.0) if protocol.constant_map == "one" else _UNIT
+        return (unit > 0).astype(np.float64) if protocol.constant_map == "one" else unit
+    least, most = (_UNIT[int(low)], _UNIT[int(high)]) if values is None else (low, high)
     if protocol.levels == "maximum":
-        return _UNIT / _UNIT[high]
+        return unit / most
     if protocol.levels == "quotient":
-        return (_UNIT - _UNIT[low]) / (_UNIT[high] - _UNIT[low])
+        return (unit - least) / (most - least)
     scale = 1 / (high - low)
-    return np.clip(_INTEGERS * scale + (-low * scale), 0.0, 1.0)
+    return np.clip(whole * scale + (-low * scale), 0.0, 1.0)

@@ -13,7 +13,8 @@ from torchmetrics import Metric
 from qefpn.metrics.figures import Figures, choose
 from qefpn.metrics.inputs import check_names
 from qefpn.metrics.protocol import Protocol, get_protocol
-from qefpn.metrics.scores import Measured, Sums, measure
+from qefpn.metrics.scores import Measured, measure
+from qefpn.metrics.sums import Sums
 
 
 class SaliencyMetrics(Metric):
@@ -26,14 +27,16 @@ class SaliencyMetrics(Metric):
     Args:
         protocol: "f3net" (the paper's Table I), "pysod" (PySODMetrics 1.6) or "saleval".
         metrics: "sod", "cod", "dis", "all", or names of figures: what is measured beside the figures of "sod".
+        quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
+            measured as they are, one by one.
         kwargs: of ``torchmetrics.Metric``.
 
     ``update(pred, target)`` takes (H, W), (B, H, W) or (B, 1, H, W), or lists of (H, W) of mixed sizes; torch or NumPy;
-    uint8 0-255 or float 0-1 (which becomes ``round(255 x)``). ``compute()`` gives float64 tensors: ``mae``, ``mean_f``
-    and ``e_measure`` (at the adaptive threshold), ``weighted_f``, ``max_f``, ``s_measure``, ``binary_ratio`` (percent),
-    ``mean_curve_f``, ``mean_e``, ``max_e``; the F and E among them once more as ``f_adaptive``, ``f_mean``, ``f_max``,
-    ``e_adaptive``, ``e_mean``, ``e_max``; ``images``, ``undefined`` (NaN scores left out); and ``precision``,
-    ``recall``, ``f_curve`` and ``e_curve`` (256,), index 0 the threshold 255.
+    uint8 0-255 or float 0-1. ``compute()`` gives float64 tensors: ``mae``, ``mean_f`` and ``e_measure`` (at the
+    adaptive threshold), ``weighted_f``, ``max_f``, ``s_measure``, ``binary_ratio`` (percent), ``mean_curve_f``,
+    ``mean_e``, ``max_e``; the F and E among them once more as ``f_adaptive``, ``f_mean``, ``f_max``, ``e_adaptive``,
+    ``e_mean``, ``e_max``; ``images``, ``undefined`` (NaN scores left out); and ``precision``, ``recall``, ``f_curve``
+    and ``e_curve`` (256,), index 0 the threshold 255.
 
     Raises:
         ValueError: unknown protocol or metric, shapes that do not fit, floats outside [0, 1], NaN.
@@ -55,11 +58,12 @@ class SaliencyMetrics(Metric):
         self,
         protocol: str | Protocol = "f3net",
         metrics: str | Sequence[str] | Figures = "sod",
+        quantize: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.protocol = get_protocol(protocol)
-        self.figures = choose(metrics)
+        self.figures = choose(metrics, quantize)
         self.sums: Tensor
         self.add_state("sums", torch.from_numpy(Sums(self.protocol, self.figures).kept), dist_reduce_fx="sum")
 

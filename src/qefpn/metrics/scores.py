@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qefpn.metrics.exact import LIMBS, mean, split
-from qefpn.metrics.figures import Figures, choose, counted_values, with_aliases
-from qefpn.metrics.inputs import check_names, is_single, to_pairs
-from qefpn.metrics.protocol import BETA2, F3NET, Float, Int, Protocol, get_protocol
+from qefpn.metrics.figures import COUNTED, Figures, choose, with_aliases
+from qefpn.metrics.inputs import Picture, check_names, is_single, to_pairs
+from qefpn.metrics.protocol import F3NET, Float, Protocol, get_protocol
 
 BLANK_MAP = "blank_map"
 """The entry of a record, 1 or 0, in protocols in which a blank map does not count in every mean."""
-
-_REDUCED = ("mean_f",)  # the scores whose mean it does not count in; all curves beside
 
 
 @dataclass(frozen=True)
@@ -72,17 +70,30 @@ def measure(
         ValueError: unknown protocol or metric, shapes that do not fit, floats outside [0, 1], NaN.
         TypeError: elements that are no numbers.
     """
+    protocol, figures = get_protocol(protocol), choose(metrics)
+    pictures = to_pairs(pred, target, protocol, figures.quantize)
+    parts = [[i for i, one in enumerate(pictures) if one.values is None]]  # together; each of the others alone
+    parts += [[i] for i, one in enumerate(pictures) if one.values is not None]
+    found = [_measured([pictures[i] for i in part], protocol, figures) for part in parts if part or len(parts) == 1]
+    if len(found) == 1:
+        return found[0]
+    order = np.argsort([i for part in parts for i in part])
+    values = {name: np.concatenate([one.values[name] for one in found])[order] for name in found[0].values}
+    return Measured(protocol, figures, values, np.concatenate([one.blank_maps for one in found])[order])
+
+
+def _measured(pictures: Sequence[Picture], protocol: Protocol, figures: Figures) -> Measured:
     from qefpn.metrics.histogram import joint_histogram  # numba, which takes time to import, at the first measurement
     from qefpn.metrics.histogram_scores import histogram_scores
     from qefpn.metrics.weighted_f import weighted_scores
 
-    protocol, figures = get_protocol(protocol), choose(metrics)
-    pictures = to_pairs(pred, target, protocol)
     histogram = joint_histogram(pictures, protocol)
     scored = histogram_scores(histogram, protocol)
     values = {**scored.values, "weighted_f": weighted_scores(histogram, pictures, protocol)}
     if figures.counted:
-        values |= counted_values(figures, scored.selected, histogram.positives, histogram.pixels)
+        from qefpn.metrics.counted import counted_values
+
+        values |= counted_values(figures.counted, scored.selected, histogram.positives, histogram.pixels)
     if figures.passes:
         from qefpn.metrics.passes import pass_values
 
@@ -96,7 +107,7 @@ def measure(
 def compile_all() -> None:
     """Have every compiled function ready, and its machine code where other processes find it."""
     blank = np.zeros((1, 1), np.uint8)
-    measure(blank, blank)
+    measure(blank, blank, metrics=COUNTED[:1])
 
 
 def saliency_scores(
@@ -107,6 +118,7 @@ def saliency_scores(
     *,
     curves: bool = False,
     metrics: str | Sequence[str] | Figures = "sod",
+    quantize: bool = True,
 ) -> Any:
     """Scores a picture: what ``scores.csv`` holds.
 
@@ -118,6 +130,8 @@ def saliency_scores(
         curves: add the picture's ``precision``, ``recall``, ``f_curve`` and ``e_curve`` (and those of ``metrics``),
             lists of 256 values, index 0 the threshold 255.
         metrics: what to measure beside, as ``figures.choose`` takes it.
+        quantize: whether maps of floats or of 16 bits become 8-bit ones, as a saved PNG would hold them; else they are
+            measured as they are, which takes 15 times as long.
 
     Returns:
         for (H, W) input one record, else a list of one record a picture: a dict of floats ``mae``, ``mean_f``
@@ -136,69 +150,10 @@ def saliency_scores(
     >>> record["mae"], record["max_f"], round(record["s_measure"], 6), record["iou_binary"]
     (0.0, 1.0, 1.0, 1.0)
     """
-    measured = measure(pred, target, protocol, metrics)
+    measured = measure(pred, target, protocol, choose(metrics, quantize))
     checked = check_names(names, len(measured))
     records = measured.records(checked, curves)
     return records[0] if is_single(pred) and is_single(target) else records
-
-
-def f_curve_of_means(precision: Any, recall: Any) -> Float:
-    """F-measure at each threshold of a set's mean precision and recall.
-
-    ``1.3 P R / (0.3 P + R)``, 0 where ``P R`` is 0.
-    """
-    precision, recall = np.asarray(precision, np.float64), np.asarray(recall, np.float64)
-    numerator = (1 + BETA2) * precision * recall
-    return numerator / np.where(numerator == 0, 1, BETA2 * precision + recall)
-
-
-class Sums:
-    """What is kept of a set: sums of integers, so that any number of shares in any order add up to the same bits.
-
-    Args:
-        protocol: of the pictures.
-        figures: of what is kept.
-        kept: all of it, one int64 array, to go on from; None: nothing yet.
-
-    Attributes:
-        kept: all of it; the others are views of it.
-        scores: (3, S), of :func:`exact.split`, NaN left out.
-        undefined: (S,), how many scores were NaN.
-        curves: (3, C, 256).
-        images: (2,), pictures, and blank maps among them.
-    """
-
-    def __init__(self, protocol: Protocol, figures: Figures, kept: Int | None = None) -> None:
-        self.protocol, self.figures = protocol, figures
-        scores, curves = len(figures.scores), len(figures.curves)
-        ends = (LIMBS * scores, (LIMBS + 1) * scores, (LIMBS + 1) * scores + 2)
-        self.kept = np.zeros(ends[-1] + LIMBS * curves * 256, np.int64) if kept is None else kept
-        self.scores = self.kept[: ends[0]].reshape(LIMBS, scores)
-        self.undefined, self.images = self.kept[ends[0] : ends[1]], self.kept[ends[1] : ends[2]]
-        self.curves = self.kept[ends[2] :].reshape(LIMBS, curves, 256)
-
-    def add(self, values: Mapping[str, Any], blank_maps: Any, *, curves: bool = True) -> None:
-        """Add B pictures, by name scores (B,) and, unless told otherwise, curves (B, 256)."""
-        scores = np.array([values[name] for name in self.figures.scores], np.float64)
-        undefined = np.isnan(scores)
-        self.scores += split(np.where(undefined, 0.0, scores)).sum(axis=2)
-        self.undefined += undefined.sum(axis=1)
-        if curves:
-            self.curves += split(np.array([values[name] for name in self.figures.curves], np.float64)).sum(axis=2)
-        self.images += np.array([len(blank_maps), np.count_nonzero(blank_maps)])
-
-    def compute(self, *, curves: bool = True) -> dict[str, Any]:
-        """The set's figures; NaN where no picture has the score."""
-        images, blank = (int(number) for number in self.images)
-        seen = images - (0 if self.protocol.blank_map_counts else blank)
-        numbers = [(seen if name in _REDUCED else images) for name in self.figures.scores] - self.undefined
-        figures: dict[str, Any] = dict(zip(self.figures.scores, mean(self.scores, numbers).tolist(), strict=True))
-        if curves:
-            means = dict(zip(self.figures.curves, mean(self.curves, seen), strict=True))
-            if self.protocol.curve_of_means:
-                means["f_curve"] = f_curve_of_means(means["precision"], means["recall"])
-            figures |= {**self.figures.of_curves(means), **means}
-        return with_aliases(figures) | {"images": images, "undefined": int(self.undefined.sum())}
 
 
 def combine(
@@ -224,11 +179,20 @@ def combine(
     >>> figures["mean_f"], figures["images"]
     (1.0, 2)
     """
+    from qefpn.metrics.sums import Sums
+
     figures = choose(metrics)
     sums, with_curves = Sums(get_protocol(protocol), figures), True
-    for record in records:  # one at a time: the curves of 20,000 pictures are 160 MB
-        with_curves = with_curves and all(name in record for name in figures.curves)
+    for some in _batched(records):
+        with_curves = with_curves and all(name in record for record in some for name in figures.curves)
         names = (*figures.scores, *(figures.curves if with_curves else ()))
-        one = {name: [record[name]] for name in names}
-        sums.add(one, [float(record.get(BLANK_MAP, 0))], curves=with_curves)
+        values = {name: [record[name] for record in some] for name in names}
+        sums.add(values, [float(record.get(BLANK_MAP, 0)) for record in some], curves=with_curves)
     return sums.compute(curves=with_curves and bool(sums.images[0]))
+
+
+def _batched(records: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Some at a time: the curves of 20,000 pictures are 160 MB."""
+    rest = iter(records)
+    while some := list(islice(rest, 64)):
+        yield some

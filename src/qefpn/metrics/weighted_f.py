@@ -273,7 +273,20 @@ def _errors(saliency, mask, levels, weights, lowest, top):  # type: ignore[no-un
     return _missed(errors, mask, _GAUSS), false_sum
 
 
-def weighted_f_measure(saliency: UInt8, mask: UInt8, levels: Float, ends: Sequence[int], protocol: Protocol) -> float:
+def _errors_of_floats(levels: Float, mask: UInt8, weights: Float) -> tuple[float, float]:
+    """The same two sums of a map that is not of 8 bits, the first as levels, by scipy."""
+    from scipy.ndimage import convolve1d, distance_transform_edt
+
+    truth = mask > 0
+    distances, nearest = distance_transform_edt(~truth, return_indices=True)
+    error = np.abs(levels - truth)
+    lent = error[tuple(nearest)]
+    mean = convolve1d(convolve1d(lent, _GAUSS, axis=0, mode="constant"), _GAUSS, axis=1, mode="constant")
+    squared = np.minimum(np.rint(distances**2), FAR).astype(np.int64)
+    return float(np.minimum(error, mean)[truth].sum()), float((error * weights[squared])[~truth].sum())
+
+
+def weighted_f_measure(picture: Picture, levels: Float, ends: Sequence[float], protocol: Protocol) -> float:
     """``2 P R / (P + R + eps)`` with precision and recall from weighted errors.
 
     The error of a pixel of foreground is the smaller of its own, ``E = |S - G|``, and the Gaussian mean (7 x 7, sigma
@@ -283,27 +296,31 @@ def weighted_f_measure(saliency: UInt8, mask: UInt8, levels: Float, ends: Sequen
     distances matter only where the map is not 0 in the background.
 
     Args:
-        saliency: (H, W) uint8.
-        mask: (H, W) uint8, 255 in the foreground.
-        levels: (256,) the level in [0, 1] of each 8-bit value.
+        picture: map and mask.
+        levels: (256,) the level in [0, 1] of each 8-bit value; (K,) of each of the values of another map.
         ends: the map's smallest and largest value.
         protocol: of the levels.
 
     Returns:
         a score in [0, 1]; 0 for an empty mask.
     """
-    positives = int(np.count_nonzero(mask))
+    positives = int(np.count_nonzero(picture.mask))
     if positives == 0:
         return 0.0
-    low, high = ends
-    if low == high:  # its levels are 1 from 1 on, or v / 255
-        bottom, (top, span) = 0, (high, 1) if protocol.constant_map == "one" and high else (255, 255)
-    elif protocol.levels == "maximum":
-        bottom, (top, span) = 0, (high, high)
+    weights = WEIGHTS[protocol.single_distances]
+    if picture.values is not None:
+        missed, false_sum = _errors_of_floats(levels[picture.saliency], picture.mask, weights)
     else:
-        bottom, (top, span) = low, (high, high - low)
-    missed, false_sum = _errors(saliency, mask, levels, WEIGHTS[protocol.single_distances], bottom + 1, top)
-    recall = 1 - missed / span / positives
+        low, high = int(ends[0]), int(ends[1])
+        if low == high:  # its levels are 1 from 1 on, or v / 255
+            bottom, (top, span) = 0, (high, 1) if protocol.constant_map == "one" and high else (255, 255)
+        elif protocol.levels == "maximum":
+            bottom, (top, span) = 0, (high, high)
+        else:
+            bottom, (top, span) = low, (high, high - low)
+        missed, false_sum = _errors(picture.saliency, picture.mask, levels, weights, bottom + 1, top)
+        missed /= span
+    recall = 1 - missed / positives
     hits = positives * recall
     precision = hits / (hits + false_sum + EPS)
     return 2 * recall * precision / (recall + precision + EPS)
@@ -313,7 +330,7 @@ def weighted_scores(histogram: JointHistogram, pictures: Sequence[Picture], prot
     """(B,) weighted F-measure; 0 for a blank picture."""
     of_map = zip(pictures, histogram.levels, histogram.ends.tolist(), strict=True)
     scores = [
-        0.0 if picture.blank else weighted_f_measure(picture.saliency, picture.mask, levels, ends, protocol)
+        0.0 if picture.blank else weighted_f_measure(picture, levels, ends, protocol)
         for picture, levels, ends in of_map
     ]
     return np.array(scores, np.float64)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: pictures of the grid where none are named
 ROWS = 8
-#: longest side of a picture in the grid, pixels: sharp in print at the width of a column
-LONGEST = 360
+#: longest side of a picture in the grid, pixels: what a cell has at 200 dpi, so that nothing is resampled
+LONGEST = 230
 
 
 def datasets_of(entries: Sequence[Entry]) -> list[str]:
@@ -32,9 +32,10 @@ def datasets_of(entries: Sequence[Entry]) -> list[str]:
 
 
 def draw_curves(entries: Sequence[Entry], directory: Path) -> list[Path]:
-    """Draw all methods' curves, a column of two panels a data set.
+    """Draw all methods' curves, a column of three panels a data set.
 
-    The first row is the F-measure over the threshold, the second precision over recall, as in Fig. 5 of the paper.
+    The first row is the F-measure over the threshold, the second precision over recall, as in Fig. 5 of the paper, the
+    third the E-measure over the threshold.
     A method with missing maps has a dagger in the legend, and its curves are those of the maps that are there.
 
     Args:
@@ -44,18 +45,19 @@ def draw_curves(entries: Sequence[Entry], directory: Path) -> list[Path]:
     Returns:
         the files written; none where no entry has a curve.
     """
-    drawn = [entry for entry in entries if len(entry.f_curve)]
+    drawn = [entry for entry in entries if entry.curves]
     if not drawn:
         return []
     datasets, styles = datasets_of(drawn), method_styles(entries)
     columns = min(len(styles), max(2, math.floor(2.9 * len(datasets) / (0.6 + 0.068 * max(map(len, styles))))))
-    height = 5.3 + 0.19 * math.ceil(len(styles) / columns)
+    height = 7.8 + 0.19 * math.ceil(len(styles) / columns)
     with new_figure(max(4.2, 2.9 * len(datasets) + 0.4), height) as figure:
-        axes = figure.subplots(2, len(datasets), squeeze=False)
+        axes = figure.subplots(3, len(datasets), squeeze=False)
         for column, dataset in enumerate(datasets):
             own = [entry for entry in drawn if entry.dataset == dataset]
             f_panel(axes[0, column], own, styles, "" if column else "F-measure (β² = 0.3)")
             pr_panel(axes[1, column], own, styles, "" if column else "Precision")
+            e_panel(axes[2, column], own, styles, "" if column else "E-measure")
             axes[0, column].set_title(one_line(dataset), fontsize=10, color=INK, parse_math=False)
         incomplete = {entry.method for entry in drawn if not entry.complete}
         lines = {method + f" {DAGGER}" * (method in incomplete): one for method, one in styles.items()}
@@ -63,23 +65,32 @@ def draw_curves(entries: Sequence[Entry], directory: Path) -> list[Path]:
         return save(figure, directory, "curves", ("png", "svg", "pdf"))
 
 
-def f_panel(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], label: str = "") -> None:
-    """The F-measure of one data set's methods over the threshold."""
+def _over_thresholds(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], key: str, label: str) -> None:
     for entry in reversed(entries):  # the first method lies on top
-        thresholds = 255 - np.arange(len(entry.f_curve))  # index 0 is the threshold 255
-        axes.plot(thresholds, entry.f_curve, linewidth=1.3, **styles[entry.method].line)
-    axes.set(xlim=(0, 255), ylim=(axis_floor(entry.f_curve for entry in entries), 1))
+        thresholds = 255 - np.arange(len(entry.curves[key]))  # index 0 is the threshold 255
+        axes.plot(thresholds, entry.curves[key], linewidth=1.3, **styles[entry.method].line)
+    axes.set(xlim=(0, 255), ylim=(axis_floor(entry.curves[key] for entry in entries), 1))
     axes.set_xticks([0, 50, 100, 150, 200, 250])
     finish(axes, "Threshold", label)
+
+
+def f_panel(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], label: str = "") -> None:
+    """The F-measure of one data set's methods over the threshold."""
+    _over_thresholds(axes, entries, styles, "f_curve", label)
+
+
+def e_panel(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], label: str = "") -> None:
+    """The enhanced-alignment measure of one data set's methods over the threshold."""
+    _over_thresholds(axes, entries, styles, "e_curve", label)
 
 
 def pr_panel(axes: Any, entries: Sequence[Entry], styles: Mapping[str, Style], label: str = "") -> None:
     """The precision of one data set's methods over their recall."""
     for entry in reversed(entries):
-        axes.plot(entry.recall, entry.precision, linewidth=1.3, **styles[entry.method].line)
+        axes.plot(entry.curves["recall"], entry.curves["precision"], linewidth=1.3, **styles[entry.method].line)
     axes.set(
-        xlim=(axis_floor(entry.recall for entry in entries), 1),
-        ylim=(axis_floor(entry.precision for entry in entries), 1),
+        xlim=(axis_floor(entry.curves["recall"] for entry in entries), 1),
+        ylim=(axis_floor(entry.curves["precision"] for entry in entries), 1),
     )
     finish(axes, "Recall", label)
 
@@ -89,7 +100,7 @@ def draw_grid(
     pairs_by_dataset: Mapping[str, Sequence[Pair]],
     directory: Path,
     names: list[str] | None = None,
-) -> Path:
+) -> list[Path]:
     """Draw pictures in rows: picture, mask, and the map of each method, as in Fig. 6 of the paper.
 
     Args:
@@ -101,12 +112,12 @@ def draw_grid(
             the best and some between.
 
     Returns:
-        the path of ``grid.png``.
+        the files written.
 
     Raises:
         UserError: a name that no data set has, or nothing to show.
     """
-    rows = _named(pairs_by_dataset, names) if names else _telling(entries, pairs_by_dataset)
+    rows = named_pictures(pairs_by_dataset, names) if names else _telling(entries, pairs_by_dataset)
     if not rows:
         raise UserError("no grid of pictures: no method has the map of any picture")
     methods = list(method_styles(entries))
@@ -117,10 +128,15 @@ def draw_grid(
         read = read_looks(pair, present)
         found = {entry.method: saliency for entry, saliency in zip(present, read.maps, strict=True)}
         looks.append(Looks(read.picture, read.mask, [found.get(method) for method in methods]))
-    return _draw(methods, [one_line(pair.name) for _, pair in rows], looks, directory)
+    return _draw(methods, looks, directory)
 
 
-def _named(pairs_by_dataset: Mapping[str, Sequence[Pair]], names: Sequence[str]) -> list[tuple[str, Pair]]:
+def named_pictures(pairs_by_dataset: Mapping[str, Sequence[Pair]], names: Sequence[str]) -> list[tuple[str, Pair]]:
+    """Data set and files of pictures that are named as ``name`` or ``data set/name``.
+
+    Raises:
+        UserError: a name that no data set has.
+    """
     rows = []
     for wanted in names:
         found = [
@@ -147,7 +163,7 @@ def _telling(entries: Sequence[Entry], pairs_by_dataset: Mapping[str, Sequence[P
     return rows
 
 
-def _draw(methods: Sequence[str], names: Sequence[str], looks: Sequence[Looks], directory: Path) -> Path:
+def _draw(methods: Sequence[str], looks: Sequence[Looks], directory: Path) -> list[Path]:
     cell, gap, left = 1.15, 0.05, 0.02  # inches
     heights = [cell * _ratio(one) for one in looks]
     titles = [textwrap.fill(" ".join(title.split()), 16, max_lines=4) for title in ("Picture", "Mask", *methods)]
@@ -157,15 +173,16 @@ def _draw(methods: Sequence[str], names: Sequence[str], looks: Sequence[Looks], 
         for column, title in enumerate(titles):
             x, y = (left + column * (cell + gap) + cell / 2) / width, 1 - (head - 0.06) / height
             figure.text(x, y, title, ha="center", va="bottom", fontsize=8, color=INK, parse_math=False)
+        axes = figure.add_axes((0, 0, 1, 1))  # in inches: an axes a cell takes three times as long
+        axes.set_axis_off()
         top = head
-        for name, one, row_height in zip(names, looks, heights, strict=True):
+        for one, row_height in zip(looks, heights, strict=True):
             for column, image in enumerate([one.picture, one.mask, *one.maps]):
-                x = left + column * (cell + gap)
-                box = (x / width, 1 - (top + row_height) / height, cell / width, row_height / height)
                 absent = "cannot be read" if column < 2 else "no map"
-                _draw_cell(figure.add_axes(box, label=f"{name}:{column}"), image, absent)
+                _draw_cell(axes, (left + column * (cell + gap), top, cell, row_height), image, absent)
             top += row_height + gap
-        return save(figure, directory, "grid", ("png", "pdf"))[0]
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        return save(figure, directory, "grid", ("png", "pdf"))
 
 
 def _ratio(looks: Looks) -> float:
@@ -174,14 +191,16 @@ def _ratio(looks: Looks) -> float:
     return min(1.25, max(0.4, shapes[0][0] / shapes[0][1])) if shapes else 0.75
 
 
-def _draw_cell(axes: Any, image: Any, absent: str) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(image is None)
-        spine.set_color(GRID)
+def _draw_cell(axes: Any, box: tuple[float, float, float, float], image: Any, absent: str) -> None:
+    x, y, width, height = box
     if image is None:
-        axes.text(0.5, 0.5, absent, ha="center", va="center", fontsize=7, color=SOFT, transform=axes.transAxes)
+        from matplotlib.patches import Rectangle
+
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=GRID))
+        axes.text(x + width / 2, y + height / 2, absent, ha="center", va="center", fontsize=7, color=SOFT)
         return
+    scale = min(width / image.shape[1], height / image.shape[0])
+    w, h = scale * image.shape[1], scale * image.shape[0]
+    x, y = x + (width - w) / 2, y + (height - h) / 2
     shown = {} if image.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 255}
-    axes.imshow(shrink(image, LONGEST), aspect="equal", interpolation="antialiased", **shown)
+    axes.imshow(shrink(image, LONGEST), extent=(x, x + w, y + h, y), aspect="auto", interpolation="none", **shown)

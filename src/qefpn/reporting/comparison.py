@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 Figures = Mapping[str, Any]
 
+NEAR = "≈"
+_NEAR = {
+    NEAR: "not told from the figure of the method ranked just above it (paired over the pictures, ranks.csv; false "
+    "discoveries below 5 %)"
+}
+
 
 def run_tables(
     metrics: Mapping[str, Figures],
@@ -42,7 +48,10 @@ def run_tables(
 
 
 def benchmark_tables(
-    entries: Sequence[Entry], published: Published | None = None, without: Sequence[str] = ("binary_ratio",)
+    entries: Sequence[Entry],
+    published: Published | None = None,
+    without: Sequence[str] = ("binary_ratio",),
+    ranks: Sequence[Mapping[str, Any]] = (),
 ) -> list[Table]:
     """One table a data set of anybody's maps, the best three marked, beside the paper's Tables I and II.
 
@@ -52,16 +61,23 @@ def benchmark_tables(
         entries: the methods' results.
         published: the paper's figures; None leaves them out.
         without: keys of figures that are not shown.
+        ranks: rows of `intervals.rank_table`; ``≈`` marks a figure that is not told from the one ranked just above.
     """
+    near = {(row["dataset"], row["next"], row["metric"]) for row in ranks if not row["apart"]}
     out = []
     for dataset in dict.fromkeys(entry.dataset for entry in entries):
         own = [entry for entry in entries if entry.dataset == dataset]
         columns = metrics_of([*(entry.scores for entry in own), *_printed(dataset, published, ("I", "II"))])
         columns = [column for column in columns if column.key not in without]
-        rows = [
-            Row(one.method + DAGGER * (not one.complete), of_metrics(columns, one.scores, one.complete), "measured")
-            for one in own
-        ]
+        rows = []
+        for one in own:
+            cells = of_metrics(columns, one.scores, one.complete)
+            marked = {
+                key: dataclasses.replace(cell, mark=NEAR)
+                for key, cell in cells.items()
+                if (dataset, one.method, key) in near
+            }
+            rows.append(Row(one.method + DAGGER * (not one.complete), {**cells, **marked}, "measured"))
         notes = [
             f"{DAGGER} {one.method}: {one.expected - len(one.pictures):,} of {one.expected:,} maps are missing or "
             f"unreadable; its figures are of the others, and are not ranked."
@@ -69,7 +85,8 @@ def benchmark_tables(
             if not one.complete
         ]
         images = max(entry.expected for entry in own)
-        out.append(compared(dataset, rows, columns, images, published, ("I", "II"), places=3, notes=notes))
+        table = compared(dataset, rows, columns, images, published, ("I", "II"), places=3, notes=notes)
+        out.append(dataclasses.replace(table, marks=_NEAR))
     return out
 
 
@@ -150,9 +167,8 @@ def json_benchmark(entries: Sequence[Entry], protocol: str) -> dict[str, Any]:
             "dataset": entry.dataset, "method": entry.method, "complete": entry.complete,
             "scored": len(entry.pictures), "expected": entry.expected,
             "scores": {key: finite(value) for key, value in entry.scores.items()},
-            "precision": entry.precision, "recall": entry.recall, "f_curve": entry.f_curve,
-            "missing": entry.missing, "extra": entry.extra, "resized": entry.resized, "failed": entry.failed,
-            "notes": entry.notes,
+            **entry.curves, "missing": entry.missing, "extra": entry.extra, "resized": entry.resized,
+            "failed": entry.failed, "notes": entry.notes,
         }
         for entry in entries
     ]  # fmt: skip

@@ -62,7 +62,7 @@ def _table(table: Table, wide: bool) -> str:
     # $n$ stands in captions of ours alone; everything else of them is text
     caption = "$n$".join(escape_latex(part) for part in table.title.split("$n$"))
     caption = " ".join(filter(None, [caption, _LEGEND if table.places > 1 else ""]))
-    notes = [*table.notes, *(f"({number}) {note}" for number, note in enumerate(footnotes, 1))]
+    notes = [*table.remarks, *(f"({number}) {note}" for number, note in enumerate(footnotes, 1))]
     return "\n".join(
         [
             rf"\begin{{{environment}}}[htbp]",

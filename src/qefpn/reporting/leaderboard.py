@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qefpn.atomic import write_atomic
 from qefpn.data.layouts import Pair
-from qefpn.reporting.benchmark_figures import datasets_of, f_panel, pr_panel
+from qefpn.reporting.benchmark_figures import datasets_of, e_panel, f_panel, pr_panel
 from qefpn.reporting.charts import COLOURS, Chart, method_styles, new_figure, page_svg
 from qefpn.reporting.comparison import benchmark_tables
 from qefpn.reporting.pictures import Array, choose, data_uri, picture_scores, read_looks, shrink
@@ -37,8 +37,12 @@ _LISTED = 20
 
 
 def write_leaderboard(
-    entries: Sequence[Entry], pairs_by_dataset: Mapping[str, Sequence[Pair]], path: Path, published: bool
-) -> None:
+    entries: Sequence[Entry],
+    pairs_by_dataset: Mapping[str, Sequence[Pair]],
+    path: Path,
+    published: bool,
+    ranks: Sequence[Mapping[str, Any]] = (),
+) -> list[Path]:
     """Write the leaderboard as one self-contained HTML page, for any browser, from a file, without a network.
 
     The page sorts by any column, filters methods, shows and hides data sets and metrics, highlights a method in all
@@ -51,9 +55,13 @@ def write_leaderboard(
         pairs_by_dataset: the pictures and masks of each data set.
         path: the file; its folder is made where it does not exist.
         published: whether the paper's Tables I to III stand beside the results, known misprints explained.
+        ranks: rows of `intervals.rank_table`, for marks at figures that are not told from the next better one.
+
+    Returns:
+        the file.
     """
     paper = load_published() if published else None
-    tables = benchmark_tables(entries, paper, without=())
+    tables = benchmark_tables(entries, paper, (), ranks)
     alone = beside(benchmark_tables(entries, None, without=()))
     pictures = {name: list(_picture_rows(entries, name, pairs_by_dataset)) for name in datasets_of(entries)}
     contents = [
@@ -81,6 +89,7 @@ def write_leaderboard(
         side=_side(entries),
     )
     write_atomic(path, text)
+    return [path]
 
 
 def _script_json(data: Any) -> str:
@@ -104,10 +113,11 @@ def page_data(tables: Sequence[Table], entries: Sequence[Entry], pictures: Mappi
 
 
 def _curves(dataset: str, number: int, entries: Sequence[Entry]) -> list[Chart]:
-    """The two charts of a data set, each line in a group that is named by its method."""
-    own = [entry for entry in entries if entry.dataset == dataset and len(entry.f_curve)]
+    """The charts of a data set, each line in a group that is named by its method."""
+    own = [entry for entry in entries if entry.dataset == dataset and entry.curves]
     kinds: list[tuple[str, str, Callable[..., None]]] = [
-        ("F-measure over the threshold", "F", f_panel), ("Precision over recall", "precision", pr_panel)
+        ("F-measure over the threshold", "F", f_panel), ("Precision over recall", "precision", pr_panel),
+        ("E-measure over the threshold", "E", e_panel),
     ]  # fmt: skip
     return [
         Chart(title, _curve(f"{kind.__name__}{number}", title, label, kind, own, method_styles(entries)))

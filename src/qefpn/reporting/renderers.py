@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from qefpn.reporting.tables import Cell, Column, Table
+from qefpn.reporting.tables import Cell, Column, Table, in_parts
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -63,8 +63,7 @@ def terminal(tables: Table | Sequence[Table]) -> RichTable:
     out.collapse_padding, out.pad_edge = True, False
     out.title = escape(every[0].title) or None if alone else None
     labels = [row.name for table in every for row in table.rows]
-    # in two lines, so that the figures and not the words set the width
-    heads = [c.head.replace(" ", "\n", 1) if c.better and c.head.count(" ") > 1 else c.head for c in columns]
+    heads = [_narrow(column) for column in columns]
     deep = any("\n" in head for head in heads)
     heads = [f"\n{head}" if deep and "\n" not in head else head for head in heads]
     first = every[0].head if every else "method"
@@ -88,11 +87,36 @@ def terminal(tables: Table | Sequence[Table]) -> RichTable:
             last = not alone and index == len(table.rows) - 1
             out.add_row(indent + escape(name), *texts, style=_ROWS.get(row.kind), end_section=last)
             former = row.name
-        captions += [note for note in table.notes if note not in captions]
+        captions += [note for note in table.remarks if note not in captions]
     if any(table.places > 1 for table in every):
         captions.insert(0, LEGEND["terminal"])
     out.caption = escape("\n".join([*captions, *notes.lines()])) or None
     return out
+
+
+def terminals(tables: Sequence[Table], width: int) -> list[RichTable]:
+    """Tables as :func:`terminal` sets several, in as many parts as a terminal of so many columns needs."""
+
+    def size(key: str) -> int:
+        """Of a column with its gap, marks and numbers of notes."""
+        texts = [
+            line for table in tables for one in table.columns if one.key == key for line in _narrow(one).split("\n")
+        ]
+        cells = [row.cells[key] for table in tables for row in table.rows if key in row.cells]
+        return 2 + max(
+            len(text) for text in [*texts, *(f"{c.text} {c.mark}".rstrip() + "¹" * bool(c.note) for c in cells)]
+        )
+
+    label = min(18, max((len(row.name) for table in tables for row in table.rows), default=0))
+    return [terminal(part) for part in in_parts(tables, max(1, width - label - 4), size)]
+
+
+def _narrow(column: Column) -> str:
+    """A head in two lines, the arrow behind the shorter one, so that the figures and not the words set the width."""
+    first, space, rest = column.label.partition(" ")
+    if not space or not column.better:
+        return column.head
+    return f"{first} {column.arrow}\n{rest}" if len(first) < len(rest) else f"{first}\n{rest} {column.arrow}"
 
 
 def _terminal_cell(cell: Cell, places: int, notes: Numbered) -> str:
@@ -116,7 +140,7 @@ def markdown(tables: Table | Sequence[Table], heading: str = "**{}**") -> str:
         count = "" if table.images is None else f" ({table.images:,} pictures)"
         parts = [heading.format(plain_markdown(table.title)) + count] if table.title else []
         parts.append("\n".join(_markdown_lines(table, notes)))
-        parts += [plain_markdown(note) for note in table.notes]
+        parts += [plain_markdown(note) for note in table.remarks]
         parts += [plain_markdown(line) for line in notes.lines()[before:]]
         blocks.append("\n\n".join(parts))
     if any(table.places > 1 for table in every):

@@ -126,22 +126,26 @@ def _not_finite(log: Mapping[str, Sequence[tuple[float, float]]], columns: Seque
 
 
 def curve_charts(results: RunResults) -> dict[str, list[Chart]]:
-    """Data set → its precision-recall chart and its F chart, of the run and its floors."""
+    """Data set → its precision-recall chart, its F and its E chart, of the run and its floors."""
     out = {}
     unit = (-0.02, 1.02)
     for number, (dataset, entrants) in enumerate(results.curves.items()):
-        pr, f = [], []
+        pr: list[Series] = []
+        over: dict[str, list[Series]] = {"f_curve": [], "e_curve": []}
         for entrant, curves in entrants.items():
             label, dashed = CURVE_LABELS.get(entrant, entrant), entrant != "model"
             both = list(zip(curves.get("recall", []), curves.get("precision", []), strict=False))
             pr.append(Series(label, _finite_pairs(both), dashed=dashed))
-            values = [(255.0 - index, value) for index, value in enumerate(curves.get("f_curve", []))]
-            f.append(Series(label, _finite_pairs(values[::-1]), dashed=dashed))  # index 0 is threshold 255
+            for key, series in over.items():
+                values = [(255.0 - index, value) for index, value in enumerate(curves.get(key, []))]
+                series.append(Series(label, _finite_pairs(values[::-1]), dashed=dashed))  # index 0 is threshold 255
         kinds: list[tuple[str, str, list[Series], dict[str, Any]]] = [
             ("Precision and recall", "precision over recall", pr,
              {"x_label": "recall", "y_label": "precision", "x_range": unit}),
-            ("F-measure over the threshold", "F-measure over the threshold", f,
+            ("F-measure over the threshold", "F-measure over the threshold", over["f_curve"],
              {"x_label": "threshold", "y_label": "F (β² = 0.3)", "x_range": (0, 255)}),
+            ("E-measure over the threshold", "E-measure over the threshold", over["e_curve"],
+             {"x_label": "threshold", "y_label": "E", "x_range": (0, 255)}),
         ]  # fmt: skip
         charts = [
             Chart(name, line_chart(f"{kind[0]}{number}", series, title=f"{dataset}: {kind}", y_range=unit, **options))

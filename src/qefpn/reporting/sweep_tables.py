@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 EXPLAINED = (
     "Ours are mean ± standard deviation (n − 1) over n seeds. Bold: the best, as printed, of ours and of the paper's "
-    "each. ≈: not told from our best, since the difference is smaller than the seeds' spread √(s₁² + s₂²), with s the "
-    "rows' standard deviations; Welch's t-test (two-sided, 5 %) is the check beside it."
+    "each."
 )
+_NEAR = {
+    "≈": "not told from our best: the difference is smaller than the seeds' spread √(s₁² + s₂²), with s the rows' "
+    "standard deviations; Welch's t-test (two-sided, 5 %) is the check beside it."
+}
 _COUNT = Column("n", "n", "seeds")
 
 
@@ -173,7 +176,7 @@ def _near(table: Table, section: Section, dataset: str) -> Table:
             if not cell.best and within_spread(one, best):
                 marked[i][metric.key] = dataclasses.replace(cell, mark="≈")
     changed = [dataclasses.replace(row, cells=cells) for row, cells in zip(table.rows, marked, strict=True)]
-    return dataclasses.replace(table, rows=changed)
+    return dataclasses.replace(table, rows=changed, marks=_NEAR)
 
 
 def _notes(section: Section, dataset: str, metrics: Sequence[Column], published: Published | None) -> list[str]:

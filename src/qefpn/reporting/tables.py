@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Cell:
         rival: the figure that it is sorted and ranked by; another one than ``value`` for a misprint.
         competes: whether it is ranked.
         rank: 1 is the best of its column and contest; None beyond the table's places.
-        mark: printed behind the text, such as ``≈``.
+        mark: printed behind the text, such as ``≈``; the table's `marks` say what it means.
         note: text of its footnote.
         kind: "yes", "no" or "soft", for renderers with colours.
         details: more than fits, for pages, which fold it away.
@@ -126,18 +126,23 @@ def _figure(key: str, label: str, title: str, latex: str = "", better: str = "hi
 METRICS = (
     _figure("mae", "MAE", "Mean absolute error", "MAE ", "low"),
     _figure(
-        "mean_f", "mean F", "F-measure (β² = 0.3) at the adaptive threshold, averaged over pictures", r"$mF_\beta$"
+        "mean_f",
+        "F adapt.",
+        "F-measure (β² = 0.3) at each picture's threshold of twice its mean, averaged over "
+        "pictures: mean F in the field's older tables",
+        r"$F_\beta^{\mathrm{adp}}$",
     ),
     _figure("weighted_f", "weighted F", "Weighted F-measure (β² = 1)", r"$F^\omega_\beta$"),
-    _figure("max_f", "max F", "Maximum F-measure over 256 thresholds", r"$F_{\max}$"),
+    _figure("max_f", "F max", "Maximum F-measure over 256 thresholds", r"$F_\beta^{\max}$"),
     _figure("s_measure", "S", "Structure measure (α = 0.5)", "$S_m$"),
-    _figure("e_measure", "E", "Enhanced-alignment measure at the adaptive threshold", "$E_m$"),
+    _figure("e_measure", "E adapt.", "Enhanced-alignment measure at the adaptive threshold", r"$E_\xi^{\mathrm{adp}}$"),
     _figure("binary_ratio", "binary %", "Share of pixels above 0.9 or below 0.1", r"Binary \% ", digits=2),
-    _figure("mean_curve_f", "mean F curve", "F-measure averaged over 256 thresholds", r"$\overline{F_\beta}$"),
-    _figure("mean_e", "mean E", "Enhanced-alignment measure averaged over 256 thresholds", r"$\overline{E_m}$"),
-    _figure("max_e", "max E", "Maximum enhanced-alignment measure over 256 thresholds", r"$E_{\max}$"),
+    _figure("mean_curve_f", "F mean", "F-measure averaged over 256 thresholds", r"$F_\beta^{\mathrm{mean}}$"),
+    _figure("mean_e", "E mean", "Enhanced-alignment measure averaged over 256 thresholds", r"$E_\xi^{\mathrm{mean}}$"),
+    _figure("max_e", "E max", "Maximum enhanced-alignment measure over 256 thresholds", r"$E_\xi^{\max}$"),
 )
-"""Every figure that a table prints, in its order; the first seven are those of metrics.json."""
+"""Every figure that a table prints, in its order; the first seven are those of metrics.json. The heads of F and E say
+which threshold: a bare mean F is the adaptive one in some papers, and the curve's mean in others."""
 
 _LOWER = ("mae", "ber", "fpr", "hce")
 _BY_KEY = {one.key: one for one in METRICS}
@@ -146,25 +151,45 @@ _SAME = {
     "e_adaptive": "e_measure", "e_mean": "mean_e", "e_max": "max_e",
 }  # fmt: skip
 """Names that say which, of figures that have another key too."""
+_KINDS = {"adaptive": "adapt.", "binary": "binary", "mean": "mean", "max": "max"}
+_FAMILIES = {
+    "iou": "IoU", "dice": "Dice", "f1": "F1", "fpr": "FPR", "ber": "BER", "msiou": "MSIoU", "hce": "HCE",
+    "biou": "BIoU", "mba": "mBA", "si_mae": "SI MAE", "si_f": "SI F", "specificity": "Spec.", "kappa": "Kappa",
+    "overall_accuracy": "Acc.", "context_measure": "Context",
+}  # fmt: skip
 
 
 def metric(key: str) -> Column:
     """The column of a figure; one that `METRICS` does not have is called by its key.
 
     >>> metric("mae").head, metric("ber_max").head, metric("e_max").label
-    ('MAE ↓', 'ber max ↓', 'max E')
+    ('MAE ↓', 'BER max ↓', 'E max')
     """
     known = _BY_KEY.get(_SAME.get(key, key))
     if known is not None:
         return known
     low = any(part in _LOWER for part in key.split("_"))
-    return Column(key, key.replace("_", " "), key, "low" if low else "high")
+    family, kind = _family(key), _KINDS.get(key.removeprefix(_family(key) + "_"), "")
+    label = f"{_FAMILIES.get(family, family.replace('_', ' '))} {kind}".rstrip()
+    return Column(key, label, key.replace("_", " "), "low" if low else "high")
+
+
+def _family(key: str) -> str:
+    """A figure's name without its kind.
+
+    >>> _family("iou_max"), _family("context_measure")
+    ('iou', 'context_measure')
+    """
+    stem, _, kind = key.rpartition("_")
+    return stem if kind in _KINDS else key
 
 
 def metrics_of(figures: Iterable[Mapping[str, Any]]) -> list[Column]:
     """The columns of what any of the records has a figure for: the known ones in their order, then the others."""
     keys = dict.fromkeys(key for one in figures for key, value in one.items() if finite(value) is not None)
     others = [key for key in keys if key not in _BY_KEY and key not in _SAME and key != "images"]
+    families = list(dict.fromkeys(map(_family, others)))
+    others.sort(key=lambda key: families.index(_family(key)))  # all kinds of a figure side by side
     return [one for one in METRICS if one.key in keys] + [metric(key) for key in others]
 
 
@@ -203,6 +228,7 @@ class Table:
         name: for identifiers and files.
         head: over the rows' labels.
         notes: sentences below.
+        marks: what each of the cells' marks means.
         images: pictures of its data set, beside the title.
         places: how many of a column are marked: the best, or the best three.
     """
@@ -215,6 +241,13 @@ class Table:
     head: str = "method"
     images: int | None = None
     places: int = 1
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes, and what the marks that are there mean."""
+        there = {row.cell(column).mark for row in self.rows for column in self.columns}
+        return [*self.notes, *(f"{mark} {meaning}" for mark, meaning in self.marks.items() if mark in there)]
 
     @property
     def footnotes(self) -> list[str]:
@@ -295,16 +328,27 @@ def beside(tables: Sequence[Table]) -> Table:
     rows = [row for kind in kinds for row in merged.values() if row.kind == kind]
     rows = [dataclasses.replace(row, first=i > 0 and rows[i - 1].kind != row.kind) for i, row in enumerate(rows)]
     notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    marks = {mark: meaning for table in tables for mark, meaning in table.marks.items()}
     first = tables[0] if tables else Table("", "", [], [])
-    return dataclasses.replace(first, title="", columns=columns, rows=rows, notes=notes, images=None)
+    return dataclasses.replace(first, title="", columns=columns, rows=rows, notes=notes, marks=marks, images=None)
 
 
-def in_parts(tables: Sequence[Table], most: int = 11) -> list[list[Table]]:
-    """Tables of many figures as several of at most so many columns each, for where a page or a terminal ends."""
-    keys = list(dict.fromkeys(column.key for table in tables for column in table.columns))
+def in_parts(tables: Sequence[Table], most: int = 11, size: Callable[[str], int] = lambda key: 1) -> list[list[Table]]:
+    """Tables of many figures as several of some columns each, for where a page or a terminal ends.
+
+    Args:
+        most: columns of each, or the sum of their sizes.
+        size: of the column with a key.
+    """
+    parts, used = [list[str]()], 0
+    for key in dict.fromkeys(column.key for table in tables for column in table.columns):
+        used += size(key)
+        if parts[-1] and used > most:
+            parts.append([])
+            used = size(key)
+        parts[-1].append(key)
     out = []
-    for first in range(0, max(1, len(keys)), most):
-        own = keys[first : first + most]
+    for number, own in enumerate(parts):
         part = [dataclasses.replace(one, columns=[c for c in one.columns if c.key in own]) for one in tables]
-        out.append([one if first == 0 else dataclasses.replace(one, notes=[]) for one in part])  # said once
+        out.append([one if number == 0 else dataclasses.replace(one, notes=[]) for one in part])  # said once
     return out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from qefpn.atomic import atomic_file, write_atomic
+from qefpn.atomic import atomic_file
 from qefpn.errors import UserError
 from qefpn.inference.predictor import predict_maps
 from qefpn.metrics import SaliencyMetrics
@@ -24,26 +23,25 @@ Batch = dict[str, Any]
 Predictor = Callable[[Batch], list[np.ndarray]]
 
 SUMMARY = ("mae", "mean_f", "weighted_f", "max_f", "s_measure", "e_measure", "binary_ratio")
-CURVES = ("precision", "recall", "f_curve")
 
 
-def network_predictor(network: QEFPN, device: torch.device) -> Predictor:
-    """Maps of a network in evaluation mode."""
+def network_predictor(network: QEFPN, device: torch.device, quantize: bool = True) -> Predictor:
+    """Maps of a network in evaluation mode, in 8 bits or as floats."""
 
     def predict(batch: Batch) -> list[np.ndarray]:
-        return predict_maps(network, batch["image"].to(device), batch["size"])
+        return predict_maps(network, batch["image"].to(device), batch["size"], quantize=quantize)
 
     return predict
 
 
-def gaussian_predictor(batch: Batch) -> list[np.ndarray]:
+def gaussian_predictor(batch: Batch, quantize: bool = True) -> list[np.ndarray]:
     """The same centred Gaussian for every picture (σ a quarter of each side): a centre prior alone."""
     maps = []
     for height, width in batch["size"]:
         y = (np.arange(height) + 0.5) / height - 0.5
         x = (np.arange(width) + 0.5) / width - 0.5
         bump = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * 0.25**2))
-        maps.append(np.round(255 * bump).astype(np.uint8))
+        maps.append(np.round(255 * bump).astype(np.uint8) if quantize else bump)
     return maps
 
 
@@ -68,8 +66,8 @@ def summary(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def curves(values: Mapping[str, Any]) -> dict[str, list[float]]:
-    """What curves.json says of a set, likewise."""
-    return {key: [float(v) for v in values[key]] for key in CURVES}
+    """What curves.json says of a set, likewise: every curve."""
+    return {key: [float(v) for v in value] for key, value in values.items() if np.ndim(value) == 1}
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -84,11 +82,6 @@ def save_png(path: Path, image: np.ndarray) -> None:
         raise UserError(f"{path} could not be encoded")
     with atomic_file(path) as part:
         part.write_bytes(data.tobytes())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all."""
-    write_atomic(path, json.dumps(value, indent=1))
 
 
 def write_scores(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

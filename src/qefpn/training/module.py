@@ -17,11 +17,12 @@ from qefpn.data.resume import place_of
 from qefpn.implicit import SolveStats, fixed_point_correction
 from qefpn.inference.predictor import predict_maps
 from qefpn.losses import build_loss
-from qefpn.metrics import SaliencyMetrics
+from qefpn.metrics import SaliencyMetrics, to_uint8
+from qefpn.metrics.figures import Figures
 from qefpn.models import QEFPN, NetworkOutput
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.training.checkpoint import OWN, is_validated, settle_loops
-from qefpn.training.evaluation import SUMMARY
+from qefpn.training.evaluation import summary
 from qefpn.training.hardware import peak_memory_mb, reset_peak_memory
 from qefpn.training.optimizers import OptimizerFactory, parameter_groups, sgd
 from qefpn.training.schedule import build_schedule
@@ -108,7 +109,7 @@ class SaliencyModule(pl.LightningModule):
         #: name of a test set → what ``SaliencyMetrics.compute`` gives, after ``Trainer.test``
         self.test_scores: dict[str, dict[str, Tensor]] = {}
         #: what a test measures beside the figures that are always there, as ``metrics.choose`` takes it
-        self.tests_for: str | Sequence[str] = "sod"
+        self.tests_for: str | Sequence[str] | Figures = "sod"
         self._test_metrics: list[SaliencyMetrics] = []
         #: whether loggers get the figures of a test; not where a callback writes them
         self.logs_tests = True
@@ -279,27 +280,33 @@ class SaliencyModule(pl.LightningModule):
         self.test_scores = {}
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """``maps``, uint8 (H, W) each, and ``records``, the scores of each picture.
+        """``maps``, uint8 (H, W) each, and ``records``, the scores of each picture; where the figures asked for are not
+        of quantized maps, the scores of the network's floats.
 
         In float32 whatever the trainer's precision, as ``qefpn evaluate`` scores a checkpoint.
         """
         kept = None if self.kept_maps is None else self.kept_maps(self.test_names[dataloader_idx], batch)
-        maps = self.predict_step(batch, batch_idx) if kept is None else kept
+        metric = self._test_metrics[dataloader_idx]
+        maps = self._maps(batch, metric.figures.quantize) if kept is None else kept
         masks = [torch.as_tensor(mask, device=self.device) for mask in batch["mask"]]
-        return {"maps": maps, "records": self._test_metrics[dataloader_idx].score_batch(maps, masks)}
+        records = metric.score_batch(maps, masks)
+        return {"maps": [to_uint8(one) for one in maps], "records": records}
 
     def on_test_epoch_end(self) -> None:
         self.test_scores = {}
         for name, metric in zip(self.test_names, self._test_metrics, strict=True):
             self.test_scores[name] = metric.compute()
-            for key in SUMMARY:
-                value = float(self.test_scores[name][key])
-                self.log(f"{name}/{key}", value, rank_zero_only=False, logger=self.logs_tests)
+            for key, value in summary(self.test_scores[name]).items():
+                if key != "images":
+                    self.log(f"{name}/{key}", value, rank_zero_only=False, logger=self.logs_tests)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> list[np.ndarray]:
         """Saliency maps, uint8 (H, W) each, at the pictures' own sizes; in float32."""
+        return self._maps(batch)
+
+    def _maps(self, batch: dict[str, Any], quantize: bool = True) -> list[np.ndarray]:
         with torch.autocast(self.device.type, enabled=False):
-            return predict_maps(self.network, batch["image"], batch["size"])
+            return predict_maps(self.network, batch["image"], batch["size"], quantize=quantize)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:  # of a few pictures, before the first step

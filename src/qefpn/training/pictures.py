@@ -31,8 +31,8 @@ THRESHOLDS = 127
 """Points of a PR curve in TensorBoard: what its format takes at most."""
 
 Curves = Mapping[str, Mapping[str, Sequence[float]]]
-"""Entrant ("model", "gaussian", "untrained") → ``precision``, ``recall`` and ``f_curve``, 256 values each, index 0 =
-threshold 255."""
+"""Entrant ("model", "gaussian", "untrained") → ``precision``, ``recall``, ``f_curve``, ``e_curve`` and those asked
+for beside, 256 values each, index 0 = threshold 255."""
 
 
 @dataclass(frozen=True)

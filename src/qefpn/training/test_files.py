@@ -10,9 +10,10 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from qefpn.atomic import write_json
 from qefpn.metrics import SaliencyMetrics
 from qefpn.reporting.tables import BEFORE
-from qefpn.training.evaluation import Batch, Predictor, curves, read_png, save_png, summary, write_json, write_scores
+from qefpn.training.evaluation import Batch, Predictor, curves, read_png, save_png, summary, write_scores
 from qefpn.training.module import SaliencyModule
 
 Progress = Callable[[str, int, int], None]
