@@ -39,7 +39,9 @@ def main() -> None:
         path = folder / f"{dtype}.onnx"
         made = export_network(predictor, path, dtype=dtype)
         ways[f"onnx, {dtype}"] = (runner(path, threads), made.size)
-    pairs = find_pairs(options["data.root"], options.get("data.test", "ECSSD"))[: int(options.get("pictures", 300))]
+    pairs = find_pairs(Path(options["data.root"]) / options.get("data.test", "ECSSD"))[
+        : int(options.get("pictures", 300))
+    ]
     images, masks = [read_image(pair.image) for pair in pairs], [read_mask(pair.mask) for pair in pairs]
     wanted = [predictor(image) for image in images]
     seconds: dict[str, list[float]] = {name: [] for name in ways}
