@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from qefpn.commands.export_hub import export_hub
 from qefpn.errors import UserError
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
@@ -26,6 +27,7 @@ qefpn export checkpoint=RUN/checkpoints/best.ckpt output=mine.onnx dtype=float16
 qefpn export format=rembg output=~/.rembg/mine.onnx
     then: rembg i -m u2net_custom -x '{"model_path": "~/.rembg/mine.onnx"}' photo.jpg cutout.png
 qefpn export format=torch output=saliency.pt2                       torch.export.load("saliency.pt2").module()
+qefpn export format=hub output=FOLDER                               safetensors, model card; then: hf upload NAME FOLDER
 """
 
 
@@ -36,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     quiet_libraries(lightning=False)
     config = command_config("export", argv)
+    if str(config.format) == "hub":
+        return export_hub(config)
     kind, checkpoint = str(config.format), network_file(config.checkpoint)
     path = _output(config, kind, checkpoint)
     predictor = Predictor(checkpoint, image_size=config.image_size, budget=config.budget)
