@@ -52,7 +52,10 @@ def export_hub(config: DictConfig) -> int:
             "card.licence is not set: say under which terms the training data is, such as card.licence=cc-by-4.0 or "
             "card.licence='for academic use'"
         )
-    size = write_hub_folder(read_checkpoint(checkpoint), folder, about, int(config.image_size or loaded.image_size))
+    side = int(config.image_size or loaded.image_size)
+    if side != loaded.image_size:
+        about["scores"] = {}  # which are of the other side
+    size = write_hub_folder(read_checkpoint(checkpoint), folder, about, side)
     print(
         one_line(f"{folder / MODEL}: {size / 1e6:.1f} MB; README.md is its card; then: hf upload owner/name {folder}")
     )
@@ -81,19 +84,19 @@ def _of_run(checkpoint: Path) -> dict[str, Any]:
     config: Mapping[str, Any] = own.get("config") or {}
     data: Mapping[str, Any] = config.get("data") or {}
     drawn = data.get("name") == "synthetic"
-    sets = ", ".join(str(name) for name in data.get("train") or []) or "pictures of one's own"
+    named = ", ".join(str(name) for name in data.get("train") or [])
+    sets = "pictures drawn by qefpn (data=synthetic)" if drawn else named or "pictures of its maker's own"
     side = f" at {data['image_size']} px" if "image_size" in data else ""
     weights = (config.get("backbone") or {}).get("weights")
     start = ", on pretrained weights of the backbone" if weights is not None else ""
-    about: dict[str, Any] = {
+    return {
         "name": run_directory(checkpoint).resolve().name,
-        "data": f"{sets}{', drawn by qefpn (data=synthetic)' * drawn}{side}{start}",
+        "data": f"{sets}{side}{start}",
         "licence": "",  # which no run knows
         "recipe": {"command": f"qefpn train data={data.get('name', 'folder')}", "steps": content.get("global_step")},
         "scores": _scores(checkpoint, str(config.get("protocol", "f3net"))),
         "solver": content["hyper_parameters"]["network"]["solver"],
     }
-    return about | {key: own[key] for key in ("budgets",) if key in own}
 
 
 def _scores(checkpoint: Path, protocol: str) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def write_hub_folder(content: Mapping[str, Any], folder: Path, about: Mapping[st
     Returns:
         Bytes of model.safetensors.
     """
-    write_packed(packable(content, image_size), folder / MODEL, about, embed=True)
+    made = packable(content, image_size)
+    kept = {key: made["qefpn"][key] for key in ("config", "budgets") if key in made["qefpn"]}
+    write_packed(made, folder / MODEL, {**about, **kept}, embed=True)
     write_atomic(folder / "README.md", model_card(read_card(folder / MODEL)))
     return (folder / MODEL).stat().st_size
 
@@ -50,7 +52,7 @@ def model_card(card: Mapping[str, Any]) -> str:
         f"# {name}",
         "Salient object detection: a photograph in, a map of its size out that is bright where the object is that "
         f"stands out. A quasi-equilibrium feature pyramid on {network['backbone']}"
-        f"{_parameters(card)}, trained at {card['image_size']} px with qefpn {card.get('version', __version__)}.",
+        f"{_parameters(card)}, for pictures at {card['image_size']} px, of qefpn {card.get('version', __version__)}.",
         _use(card),
         _budget(card),
         _scores(card),
@@ -82,6 +84,8 @@ def _front_matter(card: Mapping[str, Any]) -> str:
 def _trained_on(card: Mapping[str, Any]) -> list[str]:
     """The training sets by name, as a hub takes one: letters, digits, dots, dashes."""
     data = (card.get("config") or {}).get("data") or {}
+    if data.get("name") == "synthetic":  # of which no hub has a set
+        return []
     return [name for name in data.get("train") or [] if re.fullmatch(r"[\w][\w.-]{0,95}", str(name))]
 
 

@@ -156,17 +156,41 @@ def card_name() -> str:
 
 def _both(hub: Any, repo: str, revision: str | None, limit: int, *, again: bool = False) -> Path:
     """Card and tensors of one commit, in the hub's cache."""
-    about = {"library_name": "qefpn", "library_version": __version__}
-    card = Path(hub.hf_hub_download(repo, card_name(), revision=revision, force_download=again, **about))
-    # the folder is named by the commit, so that a push between the two files mixes nothing
-    commit = card.parent.name
-    kept = hub.try_to_load_from_cache(repo, MODEL, revision=commit)
-    if not isinstance(kept, str):
+    commit = _in_cache_alone(hub, repo, revision)
+    about = {"library_name": "qefpn", "library_version": __version__, "force_download": again and commit is None}
+    if commit is None:
+        # the folder is named by the commit, so that a push between the two files mixes nothing
+        commit = Path(hub.hf_hub_download(repo, card_name(), revision=revision, **about)).parent.name
+    if not isinstance(hub.try_to_load_from_cache(repo, MODEL, revision=commit), str):
         size = hub.get_hf_file_metadata(hub.hf_hub_url(repo, MODEL, revision=commit)).size
         if size is None or size > limit:
             told = "does not tell its size" if size is None else f"has {size:,} bytes"
             raise UserError(f"{HUB}{repo}: {MODEL} {told}; at most {limit:,} are fetched")
-    return Path(hub.hf_hub_download(repo, MODEL, revision=commit, force_download=again, **about))
+    return Path(hub.hf_hub_download(repo, MODEL, revision=commit, **about))
+
+
+def _in_cache_alone(hub: Any, repo: str, revision: str | None) -> str | None:
+    """The commit to take from the cache where the hub cannot be reached; None where it can. It is asked once here,
+    since its client would try for half a minute.
+
+    Raises:
+        UserError: it is in neither.
+    """
+    from huggingface_hub import errors
+
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(repo, card_name(), revision=revision))
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError):
+        raise
+    except Exception as error:  # of its HTTP client, which it has changed before
+        known = [hub.try_to_load_from_cache(repo, name, revision=revision) for name in (card_name(), MODEL)]
+        if all(isinstance(path, str) for path in known):
+            return Path(known[0]).parent.name
+        reason = _first(error).rstrip(".")
+        raise UserError(
+            one_line(f"{HUB}{repo}: the hub cannot be reached, and it is not in the cache ({reason})")
+        ) from None
+    return None
 
 
 @contextlib.contextmanager
@@ -193,17 +217,13 @@ def _one_line(hub: Any, name: str) -> Iterator[None]:
         raise UserError(f"{HUB}{name}: the hub has no such repository (of a private one: `hf auth login`)") from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{HUB}{name}: the repository has no such revision") from None
-    except errors.LocalEntryNotFoundError:
-        raise UserError(
-            f"{HUB}{name}: the hub cannot be reached, and it is not in the cache; try again online"
-        ) from None
     except errors.EntryNotFoundError:
         raise UserError(
             f"{HUB}{name}: holds no {MODEL} with {card_name()}: it is no network of `qefpn export format=hub`"
         ) from None
     except errors.HFValidationError as error:
         raise UserError(one_line(f"{HUB}{name}: is no name of a repository ({_first(error)})")) from None
-    except Exception as error:  # of its HTTP client, which it has changed before, and of the disk
+    except Exception as error:  # as above, and of the disk
         raise UserError(one_line(f"{HUB}{name}: could not be fetched ({_first(error)}); try again")) from None
     finally:
         log.setLevel(level)
