@@ -99,10 +99,9 @@ def check_loggers(config: TrainConfig) -> None:
     if not 0 <= options.pictures <= 64:
         raise UserError(f"logger.pictures must be within 0 to 64, not {options.pictures}")
     with tempfile.TemporaryDirectory() as nowhere:  # where MLflow's makes its store at once
-        made = list(build_loggers(config, Path(nowhere)))
-    for logger in made:
-        if isinstance(logger, WandbLogger) and not _is_offline(options) and not _has_login():
-            raise UserError(f"logger=wandb has no login: run `wandb login`, set WANDB_API_KEY, or {OFFLINE}")
+        for logger in build_loggers(config, Path(nowhere)):
+            if isinstance(logger, WandbLogger) and not _is_offline(options) and not _has_login():
+                raise UserError(f"logger=wandb has no login: run `wandb login`, set WANDB_API_KEY, or {OFFLINE}")
 
 
 def logger_options(config: TrainConfig) -> LoggerConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from qefpn.losses import edges
 from qefpn.losses.filters import Kernel
+from qefpn.reporting.charts import Series, axis_floor, curves_figure
 from qefpn.text import one_line
 from qefpn.training.evaluation import curves, summary
-from qefpn.training.mlflow_artifacts import show_curves, show_picture
 from qefpn.training.module import SaliencyModule
 from qefpn.training.run_log import RunLog
 from qefpn.training.test_files import TestFiles
@@ -191,7 +192,7 @@ def show_panels(logger: Logger, panels: Sequence[Panel], step: int) -> None:
             logger.experiment.add_image(tag, side_by_side(panel), step, dataformats="HWC")
     elif isinstance(logger, MLFlowLogger):
         for panel in panels:
-            show_picture(logger, panel.name, side_by_side(panel), step)
+            _show_in_mlflow(logger, panel.name, side_by_side(panel), step)
 
 
 def show_scores(logger: Logger, dataset: str, figures: Mapping[str, float], found: Curves, step: int) -> None:
@@ -211,7 +212,7 @@ def show_scores(logger: Logger, dataset: str, figures: Mapping[str, float], foun
     if named and not isinstance(logger, RunLog):
         logger.log_metrics(named, step)
     if isinstance(logger, MLFlowLogger):
-        show_curves(logger, dataset, found)
+        _curves_in_mlflow(logger, dataset, found)
     if isinstance(logger, TensorBoardLogger):
         if named and logger.hparams:  # beside which it shows them
             logger.log_hyperparams(logger.hparams, named, step)
@@ -246,3 +247,35 @@ def _plots(dataset: str, found: Curves) -> dict[str, Any]:
             xname="threshold",
         ),
     }
+
+
+def _show_in_mlflow(logger: MLFlowLogger, name: str, drawn: np.ndarray, step: int) -> None:
+    """One picture, RGB uint8 (h, w, 3), of a step under ``val_pictures/NAME``."""
+    key = re.sub(r"[^a-zA-Z0-9_\-. ]", "_", one_line(name))[:100]  # all that it takes, of names of files
+    logger.experiment.log_image(logger.run_id, drawn, key=f"val_pictures/{key}", step=step)
+
+
+def _curves_in_mlflow(logger: MLFlowLogger, dataset: str, found: Curves) -> None:
+    """``curves/SET.json`` with all 256 values, index 0 = threshold 255, and precision over recall and F over the
+    threshold as PNG."""
+    name = re.sub(r"[^\w\-.]", "_", one_line(dataset))[:100]
+    client, run = logger.experiment, logger.run_id
+    plain = {
+        entrant: {key: [float(value) for value in values] for key, values in curve.items()}
+        for entrant, curve in found.items()
+    }
+    client.log_dict(run, plain, f"curves/{name}.json")
+    floor = axis_floor([curve["f_curve"] for curve in plain.values()])
+    for kind, labels, x_range, y_range in (
+        ("precision_recall", ("recall", "precision"), (0.0, 1.0), (0.0, 1.02)),
+        ("f_measure", ("threshold", "F (β² = 0.3)"), (0.0, 255.0), (floor, 1.0)),
+    ):
+        series = []
+        for entrant, curve in plain.items():
+            thresholds = [float(value) for value in range(len(curve["f_curve"]) - 1, -1, -1)]
+            pairs = (
+                (curve["recall"], curve["precision"]) if kind == "precision_recall" else (thresholds, curve["f_curve"])
+            )
+            series.append(Series(entrant, list(zip(*pairs, strict=True)), dashed=entrant != "model"))
+        with curves_figure(series, labels, x_range, y_range, title=dataset) as figure:
+            client.log_figure(run, figure, f"curves/{name}_{kind}.png")
