@@ -187,7 +187,7 @@ def packable(content: Mapping[str, Any], image_size: int) -> dict[str, Any]:
     own = dict(content.get("qefpn") or {})
     if isinstance(own.get("config"), Mapping):
         config = {**own["config"], "init": None, "resume": None, "logger": {}}
-        places = {"root": "of-the-run", "images": None, "masks": None, "lists": {}}
+        places: dict[str, Any] = {"root": "of-the-run", "images": None, "masks": None, "lists": {}}
         config["data"] = {**config["data"], **places, "image_size": image_size}
         config["pyramid"] = {**config["pyramid"], "block_dtype": "float32"}
         backbone = config["backbone"]
