@@ -151,6 +151,7 @@ def test_a_run_that_the_store_has_not_is_one_line(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check_loggers(chosen("logger=mlflow"))
+    check_loggers(chosen("logger=[wandb,mlflow]", "logger.offline=true"))
     assert list(tmp_path.iterdir()) == []  # nothing is begun by a check
     for words, said in (
         (["+logger.mlflow.levle=1"], "logger.mlflow has no option 'levle'"),
