@@ -14,10 +14,9 @@ import argparse
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from qefpn.models import load_model
-from qefpn.models.packed import FOLDER, SUFFIX, write_packed
+from qefpn.models.packed import FOLDER, SUFFIX, packable, write_packed
 from qefpn.models.weights import read_checkpoint
 from qefpn.version import __version__
 
@@ -55,20 +54,6 @@ def main() -> None:
     }
     write_packed(content, path, about)
     print(f"{path}: {path.stat().st_size:,} bytes")
-
-
-def packable(content: dict[str, Any], image_size: int) -> dict[str, Any]:
-    """A checkpoint's content for pictures of a side, in float32 on any machine, and without its owner's places."""
-    settings = content["hyper_parameters"]
-    network = {**settings["network"], "block_dtype": "float32"}
-    config = {**content["qefpn"]["config"], "init": None, "resume": None, "logger": {}}
-    config["data"] = {**config["data"], "root": "of-the-run", "image_size": image_size}
-    config["pyramid"] = {**config["pyramid"], "block_dtype": "float32"}
-    return {
-        **content,
-        "hyper_parameters": {**settings, "network": network, "image_size": image_size},
-        "qefpn": {**content["qefpn"], "config": config},
-    }
 
 
 def scores(path: Path) -> dict[str, dict[str, float]]:

@@ -21,7 +21,7 @@ from qefpn.experiments.run_config import evaluation_data, run_config
 from qefpn.experiments.runtime import console, progress_bar
 from qefpn.models.budgets import keep_budgets
 from qefpn.models.loading import load_trained
-from qefpn.models.packed import network_file, shipped
+from qefpn.models.packed import is_borrowed, network_file
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.reporting.analysis_figures import draw_budget
 from qefpn.reporting.analysis_tables import budget_table
@@ -60,8 +60,8 @@ def analyze_budget(options: DictConfig, device: torch.device, folder: Path) -> l
     console().print(terminal(budget_table(_named(chosen), len(pairs) - len(unreadable))))
     print(f"figure: {drawn[0]}   numbers: {folder / 'budget.csv'}")
     budgets = {name: {"max_steps": one.max_steps, "rtol": one.rtol} for name, one in chosen.budgets.items()}
-    if path in shipped().values():
-        print("the network of the package is left as it is")
+    if is_borrowed(str(options.checkpoint)):
+        print("the network of the package, or of the cache, is left as it is")
     else:
         print(one_line(f"budget={'|'.join(budgets)} is kept in {keep_budgets(path, budgets)}"))
     return list(unreadable.values())

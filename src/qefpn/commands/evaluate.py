@@ -17,7 +17,7 @@ from qefpn.experiments.schema import TrainerConfig
 from qefpn.experiments.scoring import evaluate_run
 from qefpn.metrics import choose
 from qefpn.models.budgets import checked_budget
-from qefpn.models.packed import network_file, shipped
+from qefpn.models.packed import is_borrowed, network_file
 
 SUMMARY = """
 qefpn evaluate - saliency maps, scores.csv, metrics.json, a table and a report from a checkpoint
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     metrics = choose(name_list(options.metrics) or "sod", bool(options.quantize))  # what there is not is told first
     checked_budget(options.budget)
     checkpoint = network_file(options.checkpoint)
-    of_package = checkpoint in shipped().values()
+    of_package = is_borrowed(options.checkpoint)
     if of_package and not any(options.data[key] for key in ("root", "images", "masks")):
         raise UserError(
             "data.root is not set: give data.root=DIR, or checkpoint=RUN/checkpoints/best.ckpt, whose run had pictures"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from qefpn.commands.export_hub import export_hub
 from qefpn.errors import UserError
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
@@ -30,6 +31,7 @@ qefpn export format=rembg output=~/.rembg/mine.onnx
 qefpn export format=web output=page                                 a page that runs it in the browser
     then: python -m http.server --directory page, or any web server
 qefpn export format=torch output=saliency.pt2                       torch.export.load("saliency.pt2").module()
+qefpn export format=hub output=FOLDER                               safetensors, model card; then: hf upload NAME FOLDER
 """
 
 
@@ -40,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     quiet_libraries(lightning=False)
     config = command_config("export", argv)
+    if str(config.format) == "hub":
+        return export_hub(config)
     kind, checkpoint = str(config.format), network_file(config.checkpoint)
     path = _output(config, kind, checkpoint)
     archive = runtime_archive(config.runtime) if kind == "web" else None

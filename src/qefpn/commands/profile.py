@@ -31,6 +31,7 @@ from qefpn.experiments.scoring import test_loaders
 from qefpn.models import ImplicitPyramid
 from qefpn.models.loading import load_trained
 from qefpn.models.network import SMALLEST
+from qefpn.models.packed import is_borrowed, network_file
 from qefpn.option_names import option_name
 from qefpn.reporting.profile_tables import profile_tables, write_profile
 from qefpn.reporting.published import load_published
@@ -112,7 +113,7 @@ def chosen(options: DictConfig, overrides: Sequence[str]) -> tuple[TrainConfig, 
         not overrides,
         f"{' '.join(overrides)}: the network is the checkpoint's; leave out {'it' if len(overrides) < 2 else 'them'}",
     )
-    checkpoint = Path(str(options.checkpoint)).expanduser()
+    checkpoint = network_file(str(options.checkpoint))
     config = run_config(checkpoint)
     unloaded(config)
     config.trainer = TrainerConfig(precision=config.trainer.precision, fp32_precision=config.trainer.fp32_precision)
@@ -176,7 +177,7 @@ def output_directory(options: DictConfig, checkpoint: Path | None) -> Path:
     """Made before anything is measured."""
     if options.output is not None:
         directory = Path(str(options.output)).expanduser()
-    elif checkpoint is not None:
+    elif checkpoint is not None and not is_borrowed(str(options.checkpoint)):
         directory = run_directory(checkpoint) / "profile"
     else:
         directory = Path("outputs/profile") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

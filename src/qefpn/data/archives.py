@@ -102,8 +102,13 @@ def fetch(
     timeout: float = 30.0,
     tries: int = 3,
     wait: float = 1.0,
+    sound: Callable[[Path], bool] | None = None,
+    unsound: str = "is not a zip file (a web page, perhaps)",
+    place: str = "data.root",
+    limit: int | None = None,
 ) -> None:
-    """Download a zip to ``file`` by way of ``<file>.part``, going on where an earlier try ended.
+    """Download a zip, or what ``sound`` tells, to ``file`` by way of ``<file>.part``, going on where an earlier try
+    ended.
 
     A server that ignores ``Range`` sends everything again. A try that got further than any before it gives
     back the tries that were used up, so that a slow line that is cut often still ends.
@@ -113,9 +118,13 @@ def fetch(
         way_out: end of the message of errors.
         progress: called as ``progress("downloading <file name>", bytes done, bytes in all)``.
         timeout, tries, wait: seconds, number, and seconds after the first failure, doubled each time.
+        sound: whether a file is what it should be, once it has arrived; None for a zip that can be read.
+        unsound: what to say of one that is not.
+        place: the option that names another disk.
+        limit: bytes at most; None for no limit but the disk's.
 
     Raises:
-        UserError: one line, where it cannot be had, is no zip, or does not fit on the disk.
+        UserError: one line, where it cannot be had, is not sound, is too large, or does not fit on the disk.
     """
     part = file.with_name(f"{file.name}.part")
     try:
@@ -127,7 +136,9 @@ def fetch(
     left = tries
     while True:
         try:
-            _transfer(url, part, way_out, lambda *sizes: report(f"downloading {file.name}", *sizes), timeout)
+            _transfer(
+                url, part, way_out, lambda *sizes: report(f"downloading {file.name}", *sizes), timeout, place, limit
+            )
         except _Interrupted as error:
             reached = _size(part)
             left = (tries if reached > furthest else left) - 1
@@ -137,12 +148,12 @@ def fetch(
                 raise UserError(f"{url} could not be downloaded ({error}){kept}; {way_out}") from None
             time.sleep(wait * 2 ** (tries - 1 - left))
             continue
-        if _opens(part):
+        if (sound or _opens)(part):
             part.replace(file)
             return
         part.unlink()
         if not earlier:
-            raise UserError(f"{url} is not a zip file (a web page, perhaps); {way_out}")
+            raise UserError(f"{url} {unsound}; {way_out}")
         earlier = 0  # what an earlier run left may be of another version of the file
 
 
@@ -155,7 +166,15 @@ def _opens(part: Path) -> bool:
         return False
 
 
-def _transfer(url: str, part: Path, way_out: str, progress: Callable[[int, int], None], timeout: float) -> None:
+def _transfer(
+    url: str,
+    part: Path,
+    way_out: str,
+    progress: Callable[[int, int], None],
+    timeout: float,
+    place: str,
+    limit: int | None,
+) -> None:
     """One try: the rest of ``part``, or all of it."""
     have = _size(part)
     headers = {"User-Agent": "qefpn", "Accept-Encoding": "identity"}
@@ -194,17 +213,25 @@ def _transfer(url: str, part: Path, way_out: str, progress: Callable[[int, int],
             if total is not None and total - have > free:
                 raise UserError(
                     f"{url} needs {_mib(total)} and {part.parent} has {_mib(free)} free; make room, "
-                    f"or give another data.root"
+                    f"or give another {place}"
                 )
+            _refuse_oversized(url, part, total, limit)
             with open(part, "ab" if resumed else "wb") as stream:
                 while chunk := _read(response):
                     stream.write(chunk)
                     done += len(chunk)
+                    _refuse_oversized(url, part, done, limit)
                     progress(done, max(done, total or 0))
         except OSError as error:
             raise UserError(f"{part} cannot be written: {why(error)}; make room, or free the path") from None
     if total is not None and done != total:
         raise _Interrupted(f"the connection ended at {done:,} of {total:,} bytes")
+
+
+def _refuse_oversized(url: str, part: Path, size: int | None, limit: int | None) -> None:
+    if limit is not None and size is not None and size > limit:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{url} is larger than the {_mib(limit)} that are fetched at most")
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,15 +15,18 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from qefpn.errors import UserError
 from qefpn.experiments.config_files import config_content, verbatim
+from qefpn.experiments.mlflow_runs import goes_on_in, mlflow_names, start_mlflow, tell_mlflow
 from qefpn.experiments.schema import LoggerConfig, TrainConfig, known_keys, unknown_key
 from qefpn.parts import TARGET, build_part
 
 DATA_DIR = "WANDB_DATA_DIR"
+NEEDED = {"TensorBoardLogger": "tensorboard", "MLFlowLogger": "mlflow"}
+"""Class of a logger → its package, and the extra that brings it."""
 OFFLINE = "give logger.offline=true (`wandb sync RUN/wandb/offline-run-*` sends it later)"
 
 
@@ -48,7 +52,10 @@ def open_loggers(config: TrainConfig, directory: Path) -> Iterator[list[Logger]]
             for logger in build_loggers(config, directory):
                 _start(logger, content, directory)
                 loggers.append(logger)
-                logger.log_hyperparams(content)
+                if isinstance(logger, MLFlowLogger):
+                    tell_mlflow(logger, content)
+                else:
+                    logger.log_hyperparams(content)
         yield loggers
     except BaseException:
         _end(loggers, exit_code=1)
@@ -67,12 +74,18 @@ def build_loggers(config: TrainConfig, directory: Path) -> Iterator[Logger]:
         if not isinstance(node, dict):
             continue
         kind = str(node.get(TARGET)).rpartition(".")[2]
-        if kind == "TensorBoardLogger" and importlib.util.find_spec("tensorboard") is None:
+        package = NEEDED.get(kind)
+        if package is not None and importlib.util.find_spec(package) is None:
             raise UserError(
-                f"logger={name} needs the package tensorboard: pip install 'qefpn[tensorboard]', "
+                f"logger={name} needs the package {package}: pip install 'qefpn[{package}]', "
                 "or give logger=csv or logger=wandb"
             )
-        names = _wandb_names(config, options, directory) if kind == "WandbLogger" else {}
+        names: dict[str, Any] = {}
+        if kind == "WandbLogger":
+            names = _wandb_names(config, options, directory)
+        elif kind == "MLFlowLogger":
+            node = {key: value for key, value in node.items() if key != "tracking_uri" or value is not None}
+            names = mlflow_names(config, options, directory)
         given: dict[str, Any] = {key: value for key, value in names.items() if key not in node}
         if "save_dir" in node and node["save_dir"] is None:
             given["save_dir"] = str(directory)
@@ -85,9 +98,10 @@ def check_loggers(config: TrainConfig) -> None:
     options = logger_options(config)
     if not 0 <= options.pictures <= 64:
         raise UserError(f"logger.pictures must be within 0 to 64, not {options.pictures}")
-    for logger in build_loggers(config, Path()):
-        if isinstance(logger, WandbLogger) and not _is_offline(options) and not _has_login():
-            raise UserError(f"logger=wandb has no login: run `wandb login`, set WANDB_API_KEY, or {OFFLINE}")
+    with tempfile.TemporaryDirectory() as nowhere:  # where MLflow's makes its store at once
+        for logger in build_loggers(config, Path(nowhere)):
+            if isinstance(logger, WandbLogger) and not _is_offline(options) and not _has_login():
+                raise UserError(f"logger=wandb has no login: run `wandb login`, set WANDB_API_KEY, or {OFFLINE}")
 
 
 def logger_options(config: TrainConfig) -> LoggerConfig:
@@ -110,8 +124,7 @@ def logger_options(config: TrainConfig) -> LoggerConfig:
 def _wandb_names(config: TrainConfig, options: LoggerConfig, directory: Path) -> dict[str, Any]:
     """What names a wandb run. One that goes on in its own directory stays one run; offline, wandb cannot add to one."""
     id_file = directory / "wandb" / "run_id"
-    own = config.resume is not None and directory.resolve() in Path(config.resume).expanduser().resolve().parents
-    goes_on = own and not _is_offline(options) and id_file.is_file()
+    goes_on = goes_on_in(config, directory) and not _is_offline(options) and id_file.is_file()
     tags = options.tags or ([f"ablation={config.ablation['name']}"] if config.ablation else [])
     return {
         "project": options.project,
@@ -133,6 +146,8 @@ def _start(logger: Logger, content: dict[str, Any], directory: Path) -> None:
     """
     if isinstance(logger, WandbLogger):
         _start_wandb(logger, directory)
+    elif isinstance(logger, MLFlowLogger):
+        start_mlflow(logger, directory)
     elif isinstance(logger, TensorBoardLogger):
         try:
             str(directory.resolve()).encode()

@@ -139,7 +139,7 @@ class TrainerConfig:
 
 OWNED = {
     "callbacks": "callbacks=NAME, or callbacks=[ema,lr_monitor]",
-    "logger": "logger=NAME, or logger=[wandb,tensorboard] (log.csv is always written)",
+    "logger": "logger=NAME, or logger=[wandb,tensorboard,mlflow] (log.csv is always written)",
     "profiler": "profiler=NAME",
     "plugins": "trainer.precision and trainer.strategy, which bring theirs",
     "default_root_dir": "hydra.run.dir=DIR",

@@ -24,7 +24,7 @@ from qefpn.inference.predictor import Predictor
 from qefpn.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from qefpn.text import did_you_mean
 
-FORMATS = {"onnx": ".onnx", "rembg": ".onnx", "torch": ".pt2", "web": ""}
+FORMATS = {"onnx": ".onnx", "rembg": ".onnx", "torch": ".pt2", "web": "", "hub": ""}
 """Each format with the suffix of its files; none where it is a folder."""
 DTYPES = ("float32", "float16", "int8")
 OPSET = 18
@@ -83,7 +83,7 @@ def check_choices(kind: str, dtype: str) -> None:
     """Refuse a format that there is not, or a data type that it has not."""
     if kind not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}{did_you_mean(kind, FORMATS)}")
-    there = ("float32",) if kind == "torch" else DTYPES
+    there = ("float32",) if kind in ("torch", "hub") else DTYPES
     if dtype not in there:
         close = did_you_mean(dtype, there)
         raise UserError(f"dtype must be one of {', '.join(there)} with format={kind}, not {dtype!r}{close}")

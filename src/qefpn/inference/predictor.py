@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TypeVar, overload
+from typing import IO, Any, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from qefpn.data.reading import TestTransform, on_white, read_image, to_rgb
 from qefpn.errors import UserError
 from qefpn.models import QEFPN
 from qefpn.models.loading import load_trained
+from qefpn.models.remote import pretrained
 
 Picture = str | os.PathLike[str] | ZipMember | Image.Image | np.ndarray | bytes | bytearray | memoryview | IO[bytes]
 T = TypeVar("T")
@@ -91,7 +92,8 @@ class Predictor:
 
     Args:
         checkpoint: of ``qefpn train``, such as ``RUN/checkpoints/best.ckpt``; the name of a network that comes with the
-            package; None for the usual one of these.
+            package; ``hub:owner/name`` or an https address with its sha256, as :meth:`from_pretrained` has them; None
+            for the usual one of the package.
         device: where the network runs, such as "cpu" or "cuda:0".
         image_size: side of the network's square input in pixels; None for that of the checkpoint.
         batch_size: how many pictures of a list go through the network at once, at most.
@@ -132,6 +134,26 @@ class Predictor:
         self.max_megapixels = max_megapixels
         self.flip = flip
         self._resize = TestTransform(self.image_size)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, sha256: str | None = None, **options: Any) -> Self:
+        """The predictor of a network that somebody published, fetched once and kept in a cache.
+
+            Predictor.from_pretrained("owner/name")             of the hub; "owner/name@revision" for one commit or tag
+            Predictor.from_pretrained("FOLDER")                 of `qefpn export format=hub`
+            Predictor.from_pretrained("https://.../model.safetensors", sha256="...")
+
+        Safetensors and JSON are all that is read. Where ``owner/name`` is a folder, the folder is meant.
+
+        Args:
+            source: see above; or whatever ``checkpoint`` may be.
+            sha256: of the file at an address, unless it ends in ``#sha256=...``.
+            options: of :class:`Predictor`.
+
+        Raises:
+            UserError: one line: nothing there, not reachable, damaged, or no network of this package.
+        """
+        return cls(pretrained(source, sha256), **options)
 
     @overload
     def __call__(self, picture: list[Picture] | tuple[Picture, ...]) -> list[np.ndarray]: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import torch
 
-from qefpn.atomic import atomic_file, write_atomic
+from qefpn.atomic import atomic_file
 from qefpn.errors import UserError
 from qefpn.models.network import QEFPN
-from qefpn.models.packed import SUFFIX, read_card
+from qefpn.models.packed import SUFFIX, read_card, write_card
 from qefpn.models.pyramid import ImplicitPyramid
 from qefpn.models.weights import read_checkpoint
 from qefpn.text import did_you_mean, one_line
@@ -71,9 +70,8 @@ def keep_budgets(path: Path, budgets: Budgets) -> Path:
     """Write budgets into a checkpoint, or into the card of a packed network; the file that was written."""
     plain = {name: dict(one) for name, one in budgets.items()}
     if path.suffix == SUFFIX:
-        card = path.with_suffix(".json")
-        write_atomic(card, json.dumps(read_card(path) | {KEY: plain}, indent=1, ensure_ascii=False) + "\n")
-        return card
+        write_card(path, read_card(path) | {KEY: plain})
+        return path.with_suffix(".json")
     content = read_checkpoint(path)
     content["qefpn"] = {**content.get("qefpn", {}), KEY: plain}
     buffer = io.BytesIO()

@@ -209,6 +209,29 @@ def line_chart(
         return page_svg(figure, identifier, title)
 
 
+@contextmanager
+def curves_figure(
+    series: Sequence[Series],
+    labels: tuple[str, str],
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    title: str,
+) -> Iterator[Any]:
+    """The lines in one panel, for a file; ``labels`` are those of x and y."""
+    with new_figure(4.5, 3.2) as figure:
+        axes = figure.add_subplot()
+        looks = {
+            one.label: Style(COLOURS[i % len(COLOURS)], DASHES[1] if one.dashed else ()) for i, one in enumerate(series)
+        }
+        for one in series:
+            _draw(axes, one, one.points, looks[one.label], 1.6)
+        axes.set(xlim=x_range, ylim=y_range)
+        axes.set_title(title, fontsize=9, color=INK)
+        finish(axes, *labels)
+        legend(figure, looks)
+        yield figure
+
+
 def _draw(axes: Any, one: Series, points: Points, look: Style, width: float) -> None:
     x, y = zip(*points, strict=True)
     if one.smooth and len(points) >= SMOOTH_FROM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from qefpn.losses import edges
 from qefpn.losses.filters import Kernel
+from qefpn.reporting.charts import Series, axis_floor, curves_figure
 from qefpn.text import one_line
 from qefpn.training.evaluation import curves, summary
 from qefpn.training.module import SaliencyModule
@@ -24,6 +26,9 @@ from qefpn.training.test_files import TestFiles
 
 LONGEST = 256
 """Longest side of a shown picture in pixels."""
+
+DRAWING = (WandbLogger, TensorBoardLogger, MLFlowLogger)
+"""Loggers that are shown pictures and curves."""
 
 PARTS = ("picture", "mask", "prediction", "edges")
 
@@ -102,14 +107,15 @@ def chosen_places(seen: int, count: int) -> list[int]:
 
 
 class ShowPictures(Callback):
-    """Shows in wandb and TensorBoard the same few pictures of each validation, and what a test finds, in every logger.
+    """Shows in wandb, TensorBoard and MLflow the same few pictures of each validation, and what a test finds, in every
+    logger.
 
         pl.Trainer(logger=WandbLogger(...), callbacks=[ShowPictures(4)]).fit(SaliencyModule(...), data)
 
-    At a validation a table ``val_pictures`` in wandb, an image a picture in TensorBoard, of what ``validation_step``
-    returned in the first process: nothing is predicted a second time. After a test the curves of the network, and
-    of the floors that a :class:`TestFiles` before it scored. The figures are the module's to log; where that leaves it
-    to callbacks (``logs_tests``), ``test/SET/METRIC`` everywhere but in log.csv.
+    At a validation a table ``val_pictures`` in wandb, an image a picture in TensorBoard and MLflow, of what
+    ``validation_step`` returned in the first process: nothing is predicted a second time. After a test the curves of
+    the network, and of the floors that a :class:`TestFiles` before it scored. The figures are the module's to log;
+    where that leaves it to callbacks (``logs_tests``), ``test/SET/METRIC`` everywhere but in log.csv.
 
     Args:
         count: how many pictures; 0 for none.
@@ -126,7 +132,7 @@ class ShowPictures(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loaders: Any = trainer.val_dataloaders
         loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
-        shows = trainer.is_global_zero and any(isinstance(x, WandbLogger | TensorBoardLogger) for x in trainer.loggers)
+        shows = trainer.is_global_zero and any(isinstance(x, DRAWING) for x in trainer.loggers)
         seen = min(len(loader.sampler), int(trainer.num_val_batches[0] * loader.batch_size)) if shows else 0
         self._places = set(chosen_places(seen, self.count))
         self._seen, self._panels = 0, []
@@ -168,7 +174,8 @@ def _step(trainer: pl.Trainer) -> int:
 
 
 def show_panels(logger: Logger, panels: Sequence[Panel], step: int) -> None:
-    """``val_pictures``: a table with a row a picture in wandb, images in TensorBoard, nothing elsewhere."""
+    """``val_pictures``: a table with a row a picture in wandb, images in TensorBoard and MLflow, nothing
+    elsewhere."""
     if isinstance(logger, WandbLogger):
         import wandb
         from PIL import Image
@@ -183,10 +190,13 @@ def show_panels(logger: Logger, panels: Sequence[Panel], step: int) -> None:
         for panel in panels:
             tag = f"val_pictures/{one_line(panel.name)}"  # its files hold UTF-8 alone
             logger.experiment.add_image(tag, side_by_side(panel), step, dataformats="HWC")
+    elif isinstance(logger, MLFlowLogger):
+        for panel in panels:
+            _show_in_mlflow(logger, panel.name, side_by_side(panel), step)
 
 
 def show_scores(logger: Logger, dataset: str, figures: Mapping[str, float], found: Curves, step: int) -> None:
-    """``test/SET/METRIC`` in every logger but log.csv's, curves in wandb and TensorBoard.
+    """``test/SET/METRIC`` in every logger but log.csv's, curves in wandb, TensorBoard and MLflow.
 
     Args:
         logger: of a trainer.
@@ -201,6 +211,8 @@ def show_scores(logger: Logger, dataset: str, figures: Mapping[str, float], foun
         return
     if named and not isinstance(logger, RunLog):
         logger.log_metrics(named, step)
+    if isinstance(logger, MLFlowLogger):
+        _curves_in_mlflow(logger, dataset, found)
     if isinstance(logger, TensorBoardLogger):
         if named and logger.hparams:  # beside which it shows them
             logger.log_hyperparams(logger.hparams, named, step)
@@ -235,3 +247,35 @@ def _plots(dataset: str, found: Curves) -> dict[str, Any]:
             xname="threshold",
         ),
     }
+
+
+def _show_in_mlflow(logger: MLFlowLogger, name: str, drawn: np.ndarray, step: int) -> None:
+    """One picture, RGB uint8 (h, w, 3), of a step under ``val_pictures/NAME``."""
+    key = re.sub(r"[^a-zA-Z0-9_\-. ]", "_", one_line(name))[:100]  # all that it takes, of names of files
+    logger.experiment.log_image(logger.run_id, drawn, key=f"val_pictures/{key}", step=step)
+
+
+def _curves_in_mlflow(logger: MLFlowLogger, dataset: str, found: Curves) -> None:
+    """``curves/SET.json`` with all 256 values, index 0 = threshold 255, and precision over recall and F over the
+    threshold as PNG."""
+    name = re.sub(r"[^\w\-.]", "_", one_line(dataset))[:100]
+    client, run = logger.experiment, logger.run_id
+    plain = {
+        entrant: {key: [float(value) for value in values] for key, values in curve.items()}
+        for entrant, curve in found.items()
+    }
+    client.log_dict(run, plain, f"curves/{name}.json")
+    floor = axis_floor([curve["f_curve"] for curve in plain.values()])
+    for kind, labels, x_range, y_range in (
+        ("precision_recall", ("recall", "precision"), (0.0, 1.0), (0.0, 1.02)),
+        ("f_measure", ("threshold", "F (β² = 0.3)"), (0.0, 255.0), (floor, 1.0)),
+    ):
+        series = []
+        for entrant, curve in plain.items():
+            thresholds = [float(value) for value in range(len(curve["f_curve"]) - 1, -1, -1)]
+            pairs = (
+                (curve["recall"], curve["precision"]) if kind == "precision_recall" else (thresholds, curve["f_curve"])
+            )
+            series.append(Series(entrant, list(zip(*pairs, strict=True)), dashed=entrant != "model"))
+        with curves_figure(series, labels, x_range, y_range, title=dataset) as figure:
+            client.log_figure(run, figure, f"curves/{name}_{kind}.png")
