@@ -368,9 +368,16 @@ def test_where_a_difference_would_not_do_the_derivative_is_exact():
     )  # float64
     dropped = int((mask == 0).any(dim=1).sum())
     assert problem.calls[:2] == ([5 - dropped, dropped] if dropped < 5 else [5, 5])
-    assert QEFPN("resnet18", channels=8, block_dtype="bfloat16").pyramid.residual.difference is None
-    assert QEFPN("resnet18", channels=8).pyramid.residual.difference == 2**-8
-    for wrong in (0.0, -0.1, 2.0, math.nan, "small"):
+    small = {"channels": 8, "expansion": 1}
+    for options, expected in (
+        ({}, 2**-8),
+        ({"block_dtype": "bfloat16"}, 0.0),
+        ({"residual": {"name": "quasi", "p": 0.1}}, 2**-8),
+    ):
+        assert QEFPN("resnet18", **small, **options).pyramid._residual().difference == expected
+    told = QEFPN("resnet18", **small, residual=QuasiEquilibrium(difference=0.0)).pyramid
+    assert told._residual() is told.residual
+    for wrong in (-0.1, 2.0, math.nan, "small"):
         with pytest.raises((ValueError, TypeError), match="difference"):
             QuasiEquilibrium(difference=wrong)
 
@@ -386,3 +393,4 @@ def test_reduced_products_take_the_exact_derivative():
         finally:
             place.fp32_precision = former
     assert mapped_in_float32(QuasiEquilibrium(p=5e-4, difference=2**-8))[2] != expected
+    assert mapped_in_float32(QuasiEquilibrium(p=5e-4, difference=0.0))[2] == expected

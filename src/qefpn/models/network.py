@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +158,9 @@ class QEFPN(nn.Module):
             self.pyramid = PlainPyramid()
         else:
             solver, residual, adjoint = _solving(solver, residual, adjoint)
-            half = block_dtype == "bfloat16"
-            if half and isinstance(residual, QuasiEquilibrium):
-                residual = replace(residual, difference=None)  # a difference would be of its rounding
-            transformation = Transformation(channels, levels, expansion, activation, half=half, weight_norm=weight_norm)
+            transformation = Transformation(
+                channels, levels, expansion, activation, half=block_dtype == "bfloat16", weight_norm=weight_norm
+            )
             self.pyramid = ImplicitPyramid(transformation, solver, residual, adjoint, residual_in_eval=residual_in_eval)
         self.backbone: Backbone
         if isinstance(backbone, Backbone):
@@ -332,7 +331,7 @@ def _checked_levels(levels: Sequence[int]) -> tuple[int, ...]:
 def _solving(solver: Any, residual: Any, adjoint: Any) -> tuple[Any, Any, Any]:
     """Objects from names, mappings or ``None``."""
     solver = _built(build_solver, solver, Solver) or Broyden()
-    residual = _built(build_residual, residual, Residual) or QuasiEquilibrium(difference=2**-8)
+    residual = _built(build_residual, residual, Residual) or QuasiEquilibrium()
     default = UnrolledAdjoint if isinstance(solver, Unroll) else ImplicitAdjoint
     return solver, residual, _built(build_adjoint, adjoint, Adjoint) or default()
 
