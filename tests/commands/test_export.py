@@ -186,7 +186,7 @@ def test_other_solvers_and_none() -> None:
         ([], "output is not set"),
         (
             ["output=a.onnx", "format=onxx"],
-            "format must be one of onnx, rembg, torch, web, not 'onxx' (did you mean onnx?)",
+            "format must be one of onnx, rembg, torch, web, hub, not 'onxx' (did you mean onnx?)",
         ),
         (["output=a.onnx", "dtype=float61"], "dtype must be one of"),
         (["output=a.pt2", "format=torch", "dtype=int8"], "dtype must be one of float32 with format=torch"),

@@ -160,7 +160,7 @@ class PhotographToMap(nn.Module):
         small = (torch.matmul(torch.matmul(up, shrunk), right.T) + 0.5).floor() / 255
         logits = self.fixed(small)
         full = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
-        return full[:, 0].sigmoid()
+        return full[:, 0].sigmoid().clamp(0.0, 1.0)  # onnxruntime's sigmoid gives 1.0000001, too
 
 
 class RembgModel(nn.Module):
@@ -185,4 +185,5 @@ class RembgModel(nn.Module):
         pixels = (images * self.std + self.mean) * 255
         small = torch.matmul(torch.matmul(self.matrix, pixels), self.matrix.T).round() / 255
         logits = self.fixed(small)
-        return F.interpolate(logits, size=(self.SIZE, self.SIZE), mode="bilinear", align_corners=False).sigmoid()
+        full = F.interpolate(logits, size=(self.SIZE, self.SIZE), mode="bilinear", align_corners=False)
+        return full.sigmoid().clamp(0.0, 1.0)

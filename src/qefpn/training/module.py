@@ -306,7 +306,9 @@ class SaliencyModule(pl.LightningModule):
 
     def _maps(self, batch: dict[str, Any], quantize: bool = True) -> list[np.ndarray]:
         with torch.autocast(self.device.type, enabled=False):
-            return predict_maps(self.network, batch["image"], batch["size"], quantize=quantize)
+            if quantize:
+                return predict_maps(self.network, batch["image"], batch["size"])
+            return predict_maps(self.network, batch["image"], batch["size"], quantize=False)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:  # of a few pictures, before the first step
