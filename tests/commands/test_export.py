@@ -133,8 +133,6 @@ def test_smaller_weights_are_stored_and_the_maps_stay(
 def test_other_formats(predictor: Predictor, tmp_path: Path) -> None:
     predictor = copy.deepcopy(predictor)  # one step instead of four: a quarter of the graph
     predictor.network.pyramid.solver = Broyden(max_steps=1, rtol=0, atol=0)
-    half = export_network(predictor, tmp_path / "half.onnx", dtype="float16")
-    assert half.size < 8.5e6 and half.difference < 12  # after one step; wrong weights give ten times as much
     rembg = export_network(predictor, tmp_path / "rembg.onnx", kind="rembg")
     assert rembg.difference <= 4  # its input is not rounded to 8 bits
     run = session(tmp_path / "rembg.onnx")
