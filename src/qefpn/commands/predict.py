@@ -20,9 +20,8 @@ from qefpn.errors import UserError
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import choose_device, progress_bar, quiet_libraries
-from qefpn.inference.cutout import background_named
 from qefpn.inference.files import Job, find_inputs, output_folder, plan
-from qefpn.inference.output import CUT, OUTPUT_TYPES, Rendered, Rendering
+from qefpn.inference.output import CUT, OUTPUT_TYPES, Rendered, Rendering, chosen_rendering
 from qefpn.inference.pipeline import Outcome, Pipeline
 from qefpn.inference.predictor import Predictor
 from qefpn.inference.record import Record, made_by
@@ -79,15 +78,8 @@ def _rendering(config: DictConfig) -> Rendering:
             raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, or a list, not {kind!r}{close}")
     if len(set(kinds)) < len(kinds):
         raise UserError(f"output_type=[{','.join(kinds)}] names one twice")
-    threshold = config.threshold
-    if threshold != "otsu" and not (isinstance(threshold, int | float) and 0.0 <= threshold <= 1.0):
-        raise UserError(f"threshold must be in [0, 1], or otsu, not {threshold}")
-    background = config.background
-    if (background is None) is ("background" in kinds):
-        way_out = "give background=#rrggbb, blur or a picture" if background is None else "add output_type=background"
-        raise UserError(f"output_type=background and background= belong together: {way_out}")
-    made = None if background is None else background_named(str(background), float(config.max_megapixels))
-    return Rendering(kinds, threshold if threshold == "otsu" else float(threshold), bool(config.matting), made)
+    background = None if config.background is None else str(config.background)
+    return chosen_rendering(kinds, config.threshold, bool(config.matting), background, float(config.max_megapixels))
 
 
 def _fingerprint(config: DictConfig, rendering: Rendering, image_size: int) -> dict[str, Any]:

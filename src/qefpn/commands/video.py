@@ -15,10 +15,9 @@ from qefpn.errors import UserError
 from qefpn.experiments.command_line import command_help
 from qefpn.experiments.composition import command_config
 from qefpn.experiments.runtime import choose_device, progress_bar, quiet_libraries
-from qefpn.inference.cutout import background_named
 from qefpn.inference.films import CONTAINERS, WITH_ALPHA, Film, FilmWriter, FolderWriter, is_film_name
 from qefpn.inference.follow import Follower
-from qefpn.inference.output import OUTPUT_TYPES, Rendering
+from qefpn.inference.output import OUTPUT_TYPES, Rendering, chosen_rendering
 from qefpn.inference.predictor import Predictor
 from qefpn.models.budgets import checked_budget
 from qefpn.models.packed import network_file
@@ -70,14 +69,8 @@ def _rendering(config: DictConfig) -> Rendering:
         raise UserError(
             f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {kind!r}{did_you_mean(kind, OUTPUT_TYPES)}"
         )
-    threshold = config.threshold
-    if threshold != "otsu" and not (isinstance(threshold, int | float) and 0.0 <= threshold <= 1.0):
-        raise UserError(f"threshold must be in [0, 1], or otsu, not {threshold}")
-    if (config.background is None) is (kind == "background"):
-        way_out = "give background=#rrggbb, blur or a picture" if kind == "background" else "add output_type=background"
-        raise UserError(f"output_type=background and background= belong together: {way_out}")
-    background = None if config.background is None else background_named(str(config.background))
-    return Rendering((kind,), threshold if threshold == "otsu" else float(threshold), bool(config.matting), background)
+    background = None if config.background is None else str(config.background)
+    return chosen_rendering((kind,), config.threshold, bool(config.matting), background)
 
 
 def _output(config: DictConfig) -> Path:

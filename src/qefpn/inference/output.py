@@ -15,7 +15,7 @@ from PIL import Image
 from qefpn.data.files import FORMATS
 from qefpn.data.reading import Layers, on_white
 from qefpn.errors import UserError
-from qefpn.inference.cutout import Background, by_strips, laid_on, matte, parted
+from qefpn.inference.cutout import Background, background_named, by_strips, laid_on, matte, parted
 from qefpn.losses import edges
 
 OUTPUT_TYPES = ("map", "binary", "rgba", "overlay", "edges", "background")
@@ -137,6 +137,27 @@ class Rendering:
 def _edges(saliency: np.ndarray) -> np.ndarray:
     values = torch.from_numpy(saliency)[None, None].float() / 255
     return (edges(values)[0, 0] * 255).round().byte().numpy()
+
+
+def chosen_rendering(
+    kinds: tuple[str, ...],
+    threshold: object,
+    matting: bool,
+    background: str | None,
+    max_megapixels: float | None = None,
+) -> Rendering:
+    """What a command's options ask for, beside the names of ``kinds``.
+
+    Raises:
+        UserError: no such threshold or background, or a background that nothing is laid on.
+    """
+    if threshold != "otsu" and not (isinstance(threshold, int | float) and 0.0 <= threshold <= 1.0):
+        raise UserError(f"threshold must be in [0, 1], or otsu, not {threshold}")
+    if (background is None) is ("background" in kinds):
+        way_out = "give background=#rrggbb, blur or a picture" if background is None else "add output_type=background"
+        raise UserError(f"output_type=background and background= belong together: {way_out}")
+    made = None if background is None else background_named(background, max_megapixels)
+    return Rendering(kinds, threshold if isinstance(threshold, str) else float(threshold), matting, made)
 
 
 def _overlay(colours: np.ndarray, saliency: np.ndarray) -> np.ndarray:
